@@ -1,0 +1,72 @@
+/** Interfaces to the machine. Raw bytes out; parsing is for `formats/`. Errors are NativeError. */
+
+/** A TPM 2.0. Each call is atomic for the caller; calls are queued, none blocks the server's thread. */
+export interface Tpm {
+  /** `count` random bytes from the TPM, 1 to 1024. */
+  random(count: number): Promise<Uint8Array>
+  /**
+   * Makes the EK and AK persistent where they are not yet, and returns their public areas.
+   * EK: TCG ECC P-256 template at 0x81000050. AK: restricted ECDSA P-256/SHA-256 signing key at 0x81000051.
+   */
+  ensureKeys(): Promise<TpmKeys>
+  /** Signs the selected PCRs of the SHA-256 bank under the AK. `qualifyingData`: at most 64 bytes. */
+  quote(request: { pcrs: readonly number[]; qualifyingData: Uint8Array }): Promise<TpmQuote>
+  /** An NV index's content, or null where it is not defined. */
+  readNv(index: number): Promise<Uint8Array | null>
+  /** Releases the transport. */
+  close(): Promise<void>
+}
+
+export interface TpmKeys {
+  /** TPMT_PUBLIC of the endorsement key. */
+  readonly ekPublic: Uint8Array
+  /** TPMT_PUBLIC of the attestation key. */
+  readonly akPublic: Uint8Array
+}
+
+export interface TpmQuote {
+  /** TPMS_ATTEST: the bytes that were signed. */
+  readonly attest: Uint8Array
+  /** TPMT_SIGNATURE. */
+  readonly signature: Uint8Array
+  /** Values of the quoted PCRs (32 bytes each), in ascending order of PCR; they hash to the quote's pcrDigest. */
+  readonly pcrValues: readonly Uint8Array[]
+}
+
+/** What a TEE says about itself. */
+export interface TeeReport {
+  readonly kind: "sev-snp"
+  /** ATTESTATION_REPORT, 1184 bytes. */
+  readonly report: Uint8Array
+  /** Certificates the host gave beside the report (DER). Hints, never anchors. */
+  readonly certificates: readonly TeeCertificate[]
+}
+
+export interface TeeCertificate {
+  readonly name: "ARK" | "ASK" | "ASVK" | "VCEK" | "VLEK" | "CRL" | "other"
+  /** GUID of the certificate table entry, lower-case with dashes. */
+  readonly guid: string
+  readonly der: Uint8Array
+}
+
+export interface ReportDevice {
+  /** Which path answers, for logs: `sev-guest`, `configfs-tsm`, `simulated`. */
+  readonly provider: string
+  /** A report over exactly 64 bytes of report data. */
+  getReport(reportData: Uint8Array): Promise<TeeReport>
+}
+
+/** The kernel's IMA measurement list. */
+export interface MeasurementListSource {
+  /** binary_runtime_measurements. */
+  readBinary(): Promise<Uint8Array>
+  /** ascii_runtime_measurements. */
+  readAscii(): Promise<string>
+}
+
+/** The devices of one machine, handed down from `commands/`. Null where the machine has none. */
+export interface Devices {
+  readonly tee: ReportDevice | null
+  readonly tpm: Tpm | null
+  readonly ima: MeasurementListSource | null
+}
