@@ -1,0 +1,320 @@
+import { isIP } from "node:net"
+import { isAbsolute, join, normalize } from "node:path"
+import { parse, TomlError } from "smol-toml"
+import { UsageError } from "../errors.ts"
+import { fromHex } from "../formats/hex.ts"
+import { lineOfKey } from "./toml-place.ts"
+
+/** Where relative paths of the configuration start, and where the agent keeps its own files. */
+export const STATE_DIRECTORY = "/var/lib/cosmian_vm"
+
+/** Path prefixes that a snapshot leaves out unless told otherwise: those of Cosmian VM 1.3. */
+export const DEFAULT_EXCLUDE: readonly string[] = [
+  "/sys/",
+  "/run/",
+  "/proc/",
+  "/lost+found/",
+  "/dev/",
+  "/media/",
+  "/var/",
+  "/tmp/",
+]
+
+export type ServiceType = "systemd" | "supervisor" | "standalone"
+
+/** The application that the agent configures and restarts: table `[app]`. */
+export interface ApplicationConfig {
+  readonly serviceType: ServiceType
+  /** Name of the service; of the executable for `standalone`. Never looks like an option or a path. */
+  readonly serviceName: string
+  /** Absolute directory of `app.conf`. */
+  readonly storage: string
+}
+
+/** `agent.toml`, with all paths absolute and all defaults filled in. */
+export interface AgentConfig {
+  /** File it was read from, for messages. */
+  readonly file: string
+  readonly host: string
+  /** TCP port; 0 takes a free one. */
+  readonly port: number
+  readonly certificate: string
+  readonly privateKey: string
+  /** TCTI of the TPM (`device:/dev/tpmrm0`, `swtpm:host=…`). Null: `tpm_device = "none"`. Undefined: not said, so looked for. */
+  readonly tpm: string | null | undefined
+  readonly application: ApplicationConfig | null
+  readonly auth: {
+    /** SHA-256 of the accepted tokens, 32 bytes each. Empty: no credentials configured. */
+    readonly tokens: readonly Uint8Array[]
+    /** The behaviour of Cosmian VM 1.3: everybody may write. */
+    readonly openWrites: boolean
+  }
+  readonly snapshot: {
+    readonly root: string
+    /** Path prefixes that are left out, each ending in `/`. */
+    readonly exclude: readonly string[]
+  }
+  readonly limits: Limits
+  /** Directory for the agent's own temporary files. */
+  readonly temporary: string
+  /** Settings that were accepted and have no effect. */
+  readonly warnings: readonly string[]
+}
+
+/** Table `[limits]`. */
+export interface Limits {
+  /** Largest request body, in bytes. */
+  readonly bodyBytes: number
+  /** A connection on which nothing moves is closed after this many seconds. */
+  readonly idleSeconds: number
+  /** Evidence, quote and list requests answered at the same time. */
+  readonly concurrent: number
+  /** Such requests that may wait, in all and for one client address. */
+  readonly waiting: number
+  readonly waitingPerClient: number
+  /** Snapshots that may be started in quick succession, and the seconds after which one more is allowed. */
+  readonly snapshotBurst: number
+  readonly snapshotSeconds: number
+  /** How long a stopping agent waits for requests in flight, in seconds. */
+  readonly drainSeconds: number
+}
+
+const LIMITS: { readonly [K in keyof Limits]: readonly [key: string, fallback: number, max: number] } = {
+  bodyBytes: ["body_bytes", 1024 * 1024, 64 * 1024 * 1024],
+  idleSeconds: ["idle_seconds", 30, 255],
+  concurrent: ["concurrent", 2, 64],
+  waiting: ["waiting", 128, 10_000],
+  waitingPerClient: ["waiting_per_client", 16, 10_000],
+  snapshotBurst: ["snapshot_burst", 4, 1000],
+  snapshotSeconds: ["snapshot_seconds", 15, 86_400],
+  drainSeconds: ["drain_seconds", 10, 300],
+}
+
+/**
+ * Reads the text of `agent.toml`.
+ * Settings of Cosmian VM 1.3 are understood; unknown ones in its tables are accepted with a warning. In our own tables
+ * (`auth`, `snapshot`, `limits`) an unknown setting is an error, because a misspelt restriction must not be ignored.
+ * @param file name for messages.
+ * @param base directory where relative paths start.
+ * @throws UsageError ERR_CONFIG with line and key.
+ */
+export function parseAgentConfig(text: string, file: string, base: string = STATE_DIRECTORY): AgentConfig {
+  const root = new Table(readToml(text, file), [], { text, file, warnings: [] })
+  const agent = root.table("agent")
+  const auth = root.table("auth")
+  const snapshot = root.table("snapshot")
+  const limits = root.table("limits")
+  const config: AgentConfig = {
+    file,
+    host: hostOf(agent),
+    port: agent.integer("port", 5555, 0, 65_535),
+    certificate: pathOf(agent, "ssl_certificate", base) ?? join(base, "data/cert.pem"),
+    privateKey: pathOf(agent, "ssl_private_key", base) ?? join(base, "data/key.pem"),
+    tpm: tpmOf(agent),
+    application: applicationOf(root, base),
+    auth: { tokens: tokensOf(auth), openWrites: auth.boolean("open_writes", false) },
+    snapshot: { root: snapshotRootOf(snapshot), exclude: excludeOf(snapshot) },
+    limits: limitsOf(limits),
+    temporary: join(base, "tmp"),
+    warnings: root.shared.warnings,
+  }
+  agent.unknownKeys("warn")
+  root.unknownKeys("warn")
+  for (const table of [auth, snapshot, limits]) table.unknownKeys("refuse")
+  return config
+}
+
+/** What an agent without a configuration file runs with. */
+export function defaultAgentConfig(base: string = STATE_DIRECTORY): AgentConfig {
+  return parseAgentConfig("", "built-in defaults", base)
+}
+
+function readToml(text: string, file: string): Record<string, unknown> {
+  try {
+    return parse(text)
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error
+    const reason = error.message.split("\n")[0]?.replace("Invalid TOML document: ", "") ?? "not TOML"
+    throw new UsageError("ERR_CONFIG", {
+      at: `${file}:${error.line}:${error.column}`,
+      expected: "TOML",
+      found: reason,
+    })
+  }
+}
+
+function hostOf(agent: Table): string {
+  const host = agent.string("host") ?? "127.0.0.1"
+  if (isIP(host) !== 0 || /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(host)) return host
+  throw agent.fault("host", "an IP address or host name", JSON.stringify(host))
+}
+
+function pathOf(table: Table, key: string, base: string): string | null {
+  const value = table.string(key)
+  if (value === undefined) return null
+  if (value === "" || value.includes("\0")) throw table.fault(key, "a path", JSON.stringify(value))
+  if (value.split("/").includes("..")) throw table.fault(key, "a path without ..", JSON.stringify(value))
+  return normalize(isAbsolute(value) ? value : join(base, value))
+}
+
+function tpmOf(agent: Table): string | null | undefined {
+  const value = agent.string("tpm_device")
+  if (value === undefined) return undefined
+  if (value === "none") return null
+  if (isAbsolute(value)) return `device:${value}`
+  if (/^[a-z]+:/.test(value)) return value
+  throw agent.fault("tpm_device", 'a device such as /dev/tpmrm0, a TCTI such as swtpm:port=2321, or "none"', value)
+}
+
+function applicationOf(root: Table, base: string): ApplicationConfig | null {
+  if (!root.has("app")) return null
+  const app = root.table("app")
+  const serviceType = app.required("service_type")
+  if (serviceType !== "systemd" && serviceType !== "supervisor" && serviceType !== "standalone")
+    throw app.fault("service_type", "systemd, supervisor or standalone", JSON.stringify(serviceType))
+  const serviceName = app.required("service_name")
+  if (!/^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$/.test(serviceName))
+    throw app.fault("service_name", "a name of letters, digits and _.@:- that begins with a letter, digit or _", JSON.stringify(serviceName))
+  app.required("app_storage")
+  const storage = pathOf(app, "app_storage", base) ?? base
+  app.unknownKeys("warn")
+  return { serviceType, serviceName, storage }
+}
+
+function tokensOf(auth: Table): Uint8Array[] {
+  return auth.strings("tokens", []).map((text) => {
+    const bytes = fromHex(text.replace(/^sha256:/, ""))
+    if (bytes?.length === 32) return bytes
+    // The text is not repeated: it may be a token in clear.
+    throw auth.fault("tokens", "SHA-256 of tokens, 64 hexadecimal digits each", "something else", {
+      hint: "printf %s \"$TOKEN\" | sha256sum; the token itself never belongs in this file",
+    })
+  })
+}
+
+function snapshotRootOf(snapshot: Table): string {
+  const root = snapshot.string("root") ?? "/"
+  if (isAbsolute(root)) return normalize(`${root}/`).replace(/(?<=.)\/$/, "")
+  throw snapshot.fault("root", "an absolute path", JSON.stringify(root))
+}
+
+function excludeOf(snapshot: Table): string[] {
+  return snapshot.strings("exclude", DEFAULT_EXCLUDE).map((prefix) => {
+    if (!isAbsolute(prefix)) throw snapshot.fault("exclude", "absolute paths", JSON.stringify(prefix))
+    return normalize(`${prefix}/`)
+  })
+}
+
+function limitsOf(table: Table): Limits {
+  const read = (name: keyof Limits) => {
+    const [key, fallback, max] = LIMITS[name]
+    return table.integer(key, fallback, 1, max)
+  }
+  return {
+    bodyBytes: read("bodyBytes"),
+    idleSeconds: read("idleSeconds"),
+    concurrent: read("concurrent"),
+    waiting: read("waiting"),
+    waitingPerClient: read("waitingPerClient"),
+    snapshotBurst: read("snapshotBurst"),
+    snapshotSeconds: read("snapshotSeconds"),
+    drainSeconds: read("drainSeconds"),
+  }
+}
+
+interface Shared {
+  readonly text: string
+  readonly file: string
+  readonly warnings: string[]
+}
+
+/** One table of the file. Remembers which keys were asked for, so that the others can be named. */
+class Table {
+  readonly shared: Shared
+  readonly #values: Record<string, unknown>
+  readonly #path: readonly string[]
+  readonly #known = new Set<string>()
+
+  constructor(values: Record<string, unknown>, path: readonly string[], shared: Shared) {
+    this.#values = values
+    this.#path = path
+    this.shared = shared
+  }
+
+  has(key: string): boolean {
+    this.#known.add(key)
+    return Object.hasOwn(this.#values, key)
+  }
+
+  /** The table of that name; an empty one where it is absent. */
+  table(key: string): Table {
+    const value = this.has(key) ? this.#values[key] : {}
+    if (!isTable(value)) throw this.fault(key, "a table", kindOf(value))
+    return new Table(value, [...this.#path, key], this.shared)
+  }
+
+  string(key: string): string | undefined {
+    if (!this.has(key)) return undefined
+    const value = this.#values[key]
+    if (typeof value !== "string") throw this.fault(key, "a string", kindOf(value))
+    return value
+  }
+
+  required(key: string): string {
+    const value = this.string(key)
+    if (value === undefined || value === "") throw this.fault(key, "a value", "none")
+    return value
+  }
+
+  strings(key: string, fallback: readonly string[]): readonly string[] {
+    if (!this.has(key)) return fallback
+    const value = this.#values[key]
+    if (!Array.isArray(value)) throw this.fault(key, "an array of strings", kindOf(value))
+    return value.map((item: unknown) => {
+      if (typeof item !== "string") throw this.fault(key, "an array of strings", `a ${kindOf(item)} in it`)
+      return item
+    })
+  }
+
+  integer(key: string, fallback: number, min: number, max: number): number {
+    if (!this.has(key)) return fallback
+    const value = this.#values[key]
+    if (typeof value === "number" && Number.isInteger(value) && value >= min && value <= max) return value
+    const found = typeof value === "number" ? String(value) : kindOf(value)
+    throw this.fault(key, `an integer from ${min} to ${max}`, found)
+  }
+
+  boolean(key: string, fallback: boolean): boolean {
+    if (!this.has(key)) return fallback
+    const value = this.#values[key]
+    if (typeof value !== "boolean") throw this.fault(key, "true or false", kindOf(value))
+    return value
+  }
+
+  unknownKeys(reaction: "warn" | "refuse"): void {
+    for (const key of Object.keys(this.#values)) {
+      if (this.#known.has(key)) continue
+      if (reaction === "refuse") throw this.fault(key, `one of ${[...this.#known].join(", ")}`, `the unknown setting ${key}`)
+      this.shared.warnings.push(`${this.#place(key)}: unknown setting, ignored`)
+    }
+  }
+
+  fault(key: string, expected: string, found: string, more: { hint?: string } = {}): UsageError {
+    return new UsageError("ERR_CONFIG", { at: this.#place(key), expected, found, ...more })
+  }
+
+  #place(key: string): string {
+    const { text, file } = this.shared
+    const name = [...this.#path, key].join(".")
+    const line = lineOfKey(text, this.#path, key)
+    return line === null ? `${file}: ${name}` : `${file}:${line}: ${name}`
+  }
+}
+
+function isTable(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date)
+}
+
+function kindOf(value: unknown): string {
+  return Array.isArray(value) ? "array" : value instanceof Date ? "date" : typeof value
+}

@@ -1,0 +1,245 @@
+/** One virtual machine: QEMU without hardware acceleration, a software TPM, root by ssh over loopback. */
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync } from "node:fs"
+import { closeSync, rmSync, writeFileSync } from "node:fs"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { type CommandOptions, type CommandResult, mustRun, run, tail, waitFor } from "./command.ts"
+import { GUEST_NAME, type GuestImage } from "./image.ts"
+import { startVirtualTpm, type VirtualTpm } from "./vtpm.ts"
+
+export interface GuestOptions {
+  readonly image: GuestImage
+  /** Directory of this run: disk overlay, TPM state, logs. Made where absent. */
+  readonly directory: string
+  /** Directory whose files the guest sees on a second disk, or null. */
+  readonly payload: string | null
+  /** TCP ports of the guest that the host reaches over loopback; 22 is always among them. */
+  readonly ports: readonly number[]
+}
+
+const MEMORY_MB = 1536
+const BOOT_TIMEOUT_MS = 240_000
+const PAYLOAD_MOUNT = "/mnt/payload"
+
+// The built-in policy measures the first programs; systemd then loads /etc/ima/ima-policy in its place.
+const KERNEL_ARGUMENTS = [
+  "root=/dev/nvme0n1",
+  "rw",
+  "console=ttyS0",
+  "quiet",
+  "systemd.show_status=0",
+  "net.ifnames=0",
+  "ima_policy=tcb",
+  "ima_hash=sha256",
+  "ima_template=ima-ng",
+  "tsc=reliable",
+  "no_timer_check",
+  "mitigations=off",
+]
+
+/** A started guest. Every path out of a test ends in `stop()`. */
+export class Guest {
+  readonly #options: GuestOptions
+  readonly #sockets: string
+  readonly #tpm: VirtualTpm
+  readonly #qemu: Bun.Subprocess
+  readonly #forwards: ReadonlyMap<number, number>
+
+  private constructor(
+    options: GuestOptions,
+    sockets: string,
+    tpm: VirtualTpm,
+    qemu: Bun.Subprocess,
+    forwards: ReadonlyMap<number, number>,
+  ) {
+    this.#options = options
+    this.#sockets = sockets
+    this.#tpm = tpm
+    this.#qemu = qemu
+    this.#forwards = forwards
+  }
+
+  /** Boots the image on a fresh overlay and waits for a root shell. */
+  static async start(options: GuestOptions): Promise<Guest> {
+    mkdirSync(options.directory, { recursive: true })
+    const sockets = mkdtempSync(join(tmpdir(), "guest-"))
+    const forwards = new Map<number, number>()
+    for (const port of new Set([22, ...options.ports])) forwards.set(port, await freePort())
+    const overlay = join(options.directory, "disk.qcow2")
+    await mustRun(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", options.image.disk, overlay])
+    const payload = options.payload === null ? null : await payloadDisk(options.payload, options.directory)
+    const tpm = await startVirtualTpm(join(options.directory, "tpm"), sockets)
+    const log = openSync(join(options.directory, "qemu.log"), "a")
+    const qemu = Bun.spawn(qemuCommand(options, overlay, payload, tpm, forwards), {
+      stdin: "ignore",
+      stdout: log,
+      stderr: log,
+    })
+    closeSync(log)
+    const guest = new Guest(options, sockets, tpm, qemu, forwards)
+    try {
+      await guest.#waitForShell(null)
+      if (payload !== null) {
+        await guest.mustShell(`mkdir -p ${PAYLOAD_MOUNT} && mount -o ro /dev/nvme1n1 ${PAYLOAD_MOUNT}`)
+      }
+      return guest
+    } catch (error) {
+      await guest.stop()
+      throw error
+    }
+  }
+
+  /** The loopback port of the host behind which a guest's port lies. */
+  port(guestPort: number): number {
+    const port = this.#forwards.get(guestPort)
+    if (port === undefined) throw new Error(`guest port ${guestPort} is not forwarded`)
+    return port
+  }
+
+  /** Runs a shell command as root in the guest, whatever its exit code. 255 is ssh's own failure. */
+  async shell(command: string, options: CommandOptions = {}): Promise<CommandResult> {
+    return run([...this.#ssh(), command], { timeoutMs: 120_000, ...options })
+  }
+
+  /** Runs a shell command in the guest that has to succeed, and returns its standard output. */
+  async mustShell(command: string, options: CommandOptions = {}): Promise<string> {
+    const result = await this.shell(command, options)
+    if (result.code !== 0) {
+      throw new Error(`in the guest: ${command}: exit code ${result.code}\n${tail(result.stderr)}${result.stdout}`)
+    }
+    return result.stdout
+  }
+
+  /** Writes a small file in the guest. Its directory must exist. */
+  async writeFile(path: string, content: string, mode = "0644"): Promise<void> {
+    await this.mustShell(`umask 077 && cat > '${path}' && chmod ${mode} '${path}'`, { stdin: content })
+  }
+
+  /** Warm reboot: the machine is reset, and with it the TPM. Waits for the shell of the next boot. */
+  async reboot(): Promise<void> {
+    const before = await this.mustShell("cat /proc/sys/kernel/random/boot_id")
+    // ssh loses its connection while it waits for the answer: its exit code says nothing.
+    await this.shell("systemctl reboot", { timeoutMs: 30_000 })
+    await this.#closeMaster()
+    await this.#waitForShell(before)
+    if (this.#options.payload !== null) {
+      await this.mustShell(`mount -o ro /dev/nvme1n1 ${PAYLOAD_MOUNT}`)
+    }
+  }
+
+  /** Keeps what tells why a run failed: the journal of every boot, the console, the logs of QEMU and TPM. */
+  async saveLogs(directory: string): Promise<void> {
+    mkdirSync(directory, { recursive: true })
+    const journal = await this.shell("journalctl --no-pager --boot=all --output=short-precise", {
+      timeoutMs: 60_000,
+    })
+    const answer = journal.code === 0 ? journal.stdout : `(the guest did not answer: ${journal.stderr})\n`
+    writeFileSync(join(directory, "journal.txt"), answer)
+    const measurements = await this.shell("cat /sys/kernel/security/ima/ascii_runtime_measurements")
+    if (measurements.code === 0) writeFileSync(join(directory, "ima.txt"), measurements.stdout)
+    for (const name of ["console.log", "qemu.log", "tpm/swtpm.log"]) {
+      const path = join(this.#options.directory, name)
+      if (existsSync(path)) copyFileSync(path, join(directory, name.replace("/", "-")))
+    }
+  }
+
+  /** Powers the guest off, and ends QEMU and TPM by their process ids whatever the guest does. */
+  async stop(): Promise<void> {
+    if (this.#qemu.exitCode === null) {
+      await this.shell("systemctl poweroff", { timeoutMs: 15_000 })
+      await Promise.race([this.#qemu.exited, Bun.sleep(20_000)])
+    }
+    await this.#closeMaster()
+    if (this.#qemu.exitCode === null) this.#qemu.kill("SIGKILL")
+    await this.#qemu.exited
+    await this.#tpm.stop()
+    rmSync(this.#sockets, { recursive: true, force: true })
+  }
+
+  async #waitForShell(previousBoot: string | null): Promise<void> {
+    await waitFor("a root shell in the guest", BOOT_TIMEOUT_MS, async () => {
+      if (this.#qemu.exitCode !== null) {
+        throw new Error(`QEMU ended: ${readFileSync(join(this.#options.directory, "qemu.log"), "utf8")}`)
+      }
+      const result = await this.shell("cat /proc/sys/kernel/random/boot_id", { timeoutMs: 20_000 })
+      return result.code === 0 && result.stdout !== previousBoot ? true : null
+    })
+  }
+
+  async #closeMaster(): Promise<void> {
+    await run([...this.#ssh(), "-O", "exit"], { timeoutMs: 10_000 })
+  }
+
+  #ssh(): string[] {
+    const { sshKey, knownHosts } = this.#options.image
+    const settings = [
+      "BatchMode=yes",
+      "ConnectTimeout=10",
+      "ServerAliveInterval=5",
+      "IdentitiesOnly=yes",
+      "StrictHostKeyChecking=yes",
+      `HostKeyAlias=${GUEST_NAME}`,
+      `UserKnownHostsFile=${knownHosts}`,
+      "ControlMaster=auto",
+      "ControlPersist=yes",
+      `ControlPath=${join(this.#sockets, "ssh")}`,
+      "LogLevel=ERROR",
+    ].flatMap((setting) => ["-o", setting])
+    return ["ssh", "-F", "none", "-i", sshKey, "-p", `${this.port(22)}`, ...settings, "root@127.0.0.1"]
+  }
+}
+
+function qemuCommand(
+  options: GuestOptions,
+  overlay: string,
+  payload: string | null,
+  tpm: VirtualTpm,
+  forwards: ReadonlyMap<number, number>,
+): string[] {
+  const network = [...forwards].map(([guest, host]) => `hostfwd=tcp:127.0.0.1:${host}-:${guest}`)
+  const disks = [
+    ...["-drive", `if=none,id=root,format=qcow2,file=${overlay}`, "-device", "nvme,serial=root,drive=root"],
+    ...(payload === null
+      ? []
+      : ["-drive", `if=none,id=payload,format=raw,readonly=on,file=${payload}`].concat([
+          "-device",
+          "nvme,serial=payload,drive=payload",
+        ])),
+  ]
+  return [
+    // QEMU must not outlive the test, however that ends.
+    ...["setpriv", "--pdeathsig=KILL", "qemu-system-x86_64"],
+    ...["-machine", "q35,vmport=off,smbus=off", "-accel", "tcg,thread=multi", "-cpu", "max"],
+    ...["-smp", "2", "-m", `${MEMORY_MB}`, "-nodefaults", "-display", "none", "-no-user-config"],
+    ...["-serial", `file:${join(options.directory, "console.log")}`],
+    ...["-kernel", options.image.kernel, "-append", KERNEL_ARGUMENTS.join(" ")],
+    ...disks,
+    ...["-netdev", ["user", "id=net", "restrict=on", ...network].join(",")],
+    ...["-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"],
+    ...["-chardev", `socket,id=tpm,path=${tpm.controlSocket}`],
+    ...["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"],
+  ]
+}
+
+async function payloadDisk(payload: string, directory: string): Promise<string> {
+  const path = join(directory, "payload.raw")
+  rmSync(path, { force: true })
+  const kilobytes = Number.parseInt(await mustRun(["du", "-sk", "--apparent-size", payload]), 10)
+  const megabytes = Math.ceil((kilobytes / 1024) * 1.1) + 16
+  await mustRun(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", payload, path, `${megabytes}M`])
+  return path
+}
+
+/** A loopback port that nobody listens on now. */
+export async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject)
+    server.listen(0, "127.0.0.1", resolve)
+  })
+  const address = server.address()
+  await new Promise((resolve) => server.close(resolve))
+  if (address === null || typeof address === "string") throw new Error("no port for a TCP listener")
+  return address.port
+}
