@@ -92,13 +92,19 @@ export const CATALOGUE = {
   ERR_SNAPSHOT_CANCELLED: { title: "the snapshot was cancelled", exit: "operational" },
   ERR_NO_APPLICATION: { title: "no application is configured", exit: "operational" },
   ERR_APPLICATION_BUSY: { title: "the application is being changed", exit: "operational" },
-  ERR_APPLICATION_STORAGE: { title: "the application's storage is not safe to write to", exit: "operational" },
+  ERR_APPLICATION_STORAGE: {
+    title: "the application's storage is not safe to write to",
+    exit: "operational",
+  },
   ERR_SERVICE: { title: "the application's service did not do what it was told", exit: "operational" },
 
   // TPM: structures, quotes, appraisal
   ERR_TPM_MAGIC: { title: "the structure was not made inside a TPM", exit: "tpm" },
   ERR_TPM_ATTEST_TYPE: { title: "the TPM's statement is not a quote", exit: "tpm" },
-  ERR_TPM_AK_ATTRIBUTES: { title: "the attestation key may sign what did not come from its TPM", exit: "tpm" },
+  ERR_TPM_AK_ATTRIBUTES: {
+    title: "the attestation key may sign what did not come from its TPM",
+    exit: "tpm",
+  },
   ERR_TPM_AK_KEY: { title: "the attestation key is not usable", exit: "tpm" },
   ERR_TPM_SCHEME: { title: "the signature is of another scheme than the attestation key's", exit: "tpm" },
   ERR_TPM_SIGNATURE: { title: "the quote's signature does not verify", exit: "tpm" },
@@ -130,7 +136,10 @@ export const CATALOGUE = {
 
   // IMA measurement list, snapshot, whitelist
   ERR_DUPLICATE_KEY: { title: "an object names a member twice", exit: "operational" },
-  ERR_SNAPSHOT_FORMAT: { title: "the snapshot is of a format version that is not supported", exit: "operational" },
+  ERR_SNAPSHOT_FORMAT: {
+    title: "the snapshot is of a format version that is not supported",
+    exit: "operational",
+  },
   ERR_WHITELIST_LINE: { title: "a line of the whitelist is not understood", exit: "usage" },
   ERR_IMA_TEMPLATE: { title: "the measurement list has a template that is not supported", exit: "ima" },
   ERR_IMA_ALGORITHM: { title: "a file digest is of an algorithm that is not accepted", exit: "ima" },
@@ -140,11 +149,62 @@ export const CATALOGUE = {
   ERR_IMA_OFF: { title: "the kernel measures no files", exit: "ima" },
   ERR_IMA_BOOT_AGGREGATE: { title: "boot_aggregate is not the expected one", exit: "ima" },
   ERR_IMA_REFERENCE: { title: "the snapshot holds no reference for the measurement list", exit: "ima" },
-  ERR_IMA_TEMPLATE_CHANGED: { title: "the measurement list has another template than the snapshot's", exit: "ima" },
+  ERR_IMA_TEMPLATE_CHANGED: {
+    title: "the measurement list has another template than the snapshot's",
+    exit: "ima",
+  },
   ERR_IMA_UNKNOWN_FILE: { title: "a file ran that is not in the snapshot", exit: "ima" },
   ERR_IMA_CHANGED_FILE: { title: "a file ran with other content than in the snapshot", exit: "ima" },
   ERR_IMA_NO_DIGEST: { title: "a file ran whose content the kernel could not hash", exit: "ima" },
   ERR_IMA_VIOLATION: { title: "a file was written while it was measured or in use", exit: "ima" },
+
+  // SEV-SNP: certificates, report, appraisal
+  ERR_CERT_EXPIRED: { title: "the certificate has expired", exit: "tee" },
+  ERR_CERT_NOT_YET_VALID: { title: "the certificate is not valid yet", exit: "tee" },
+  ERR_CERT_NAME: { title: "the certificate's names do not fit its place in the chain", exit: "tee" },
+  ERR_CERT_SIGNATURE: { title: "the certificate's signature does not verify", exit: "tee" },
+  ERR_CERT_ALGORITHM: { title: "the certificate's key or signature is of another kind", exit: "tee" },
+  ERR_CERT_NOT_CA: { title: "the certificate may not sign certificates", exit: "tee" },
+  ERR_CERT_IS_CA: {
+    title: "a certificate authority stands where a device's certificate belongs",
+    exit: "tee",
+  },
+  ERR_CERT_PATH_LENGTH: { title: "the certificate chain is longer than its authority allows", exit: "tee" },
+  ERR_CERT_KEY_USAGE: { title: "the certificate's key may not be used for this", exit: "tee" },
+  ERR_CERT_EXTENSION: { title: "a critical certificate extension is not understood", exit: "tee" },
+  ERR_CERT_UNTRUSTED: { title: "the certificate chain does not end at a trusted root key", exit: "tee" },
+  ERR_SNP_ENDORSEMENT_MISSING: { title: "a certificate that vouches for the report is missing", exit: "tee" },
+  ERR_SNP_NOT_SIGNED: { title: "the report is not signed", exit: "tee" },
+  ERR_SNP_SIGNING_KEY: { title: "the report names another kind of signing key", exit: "tee" },
+  ERR_SNP_SIGNATURE: { title: "the report's signature does not verify", exit: "tee" },
+  ERR_SNP_PRODUCT: { title: "report and certificates belong to different processor families", exit: "tee" },
+  ERR_SNP_CHIP_ID: { title: "the report comes from another chip than its certificate", exit: "tee" },
+  ERR_SNP_CERTIFICATE_TCB: { title: "the certificate is for another TCB than the report's", exit: "tee" },
+  ERR_TRUST_ROOT: { title: "the file is not a SEV-SNP root certificate", exit: "usage" },
+  ERR_TEE_REFERENCE: { title: "the snapshot holds no value to compare with", exit: "tee" },
+  ERR_TEE_DEBUG: { title: "the host may debug the VM", exit: "tee" },
+  ERR_TEE_MIGRATION: { title: "a migration agent may move the VM", exit: "tee" },
+  ERR_TEE_VMPL: { title: "the report was asked for at another privilege level", exit: "tee" },
+  ERR_TEE_POLICY: { title: "the guest policy differs", exit: "tee" },
+  ERR_TEE_PLATFORM: { title: "the platform is protected less", exit: "tee" },
+  ERR_TEE_PRODUCT: { title: "the processor family differs", exit: "tee" },
+  ERR_TEE_MEASUREMENT: { title: "the launch measurement differs", exit: "tee" },
+  ERR_TEE_HOST_DATA: { title: "the host data differs", exit: "tee" },
+  ERR_TEE_ID_KEY: { title: "the launch was signed by another ID key", exit: "tee" },
+  ERR_TEE_AUTHOR_KEY: { title: "the launch was signed by another author key", exit: "tee" },
+  ERR_TEE_IMAGE: { title: "the guest's family or image identifier differs", exit: "tee" },
+  ERR_TEE_GUEST_SVN: { title: "the guest's security version is lower", exit: "tee" },
+  ERR_TCB_BELOW: { title: "a TCB component is below the reference", exit: "tcb" },
+  ERR_TCB_REFERENCE: { title: "the snapshot holds no TCB to compare with", exit: "tcb" },
+
+  // SEV-SNP: devices
+  ERR_SNP_DEVICE: {
+    title: "the device for attestation reports did not answer as expected",
+    exit: "operational",
+  },
+  ERR_SNP_FIRMWARE: { title: "the firmware refused to make a report", exit: "operational" },
+  ERR_SNP_REPORT_RACE: { title: "another process disturbed the request for a report", exit: "operational" },
+  ERR_SIMULATED_TEE: { title: "the simulated TEE's directory cannot be used", exit: "operational" },
 } as const satisfies Record<string, CatalogueEntry>
 
 export type ErrorCode = keyof typeof CATALOGUE

@@ -1,17 +1,18 @@
 import { basename } from "node:path"
 import { isMainThread } from "node:worker_threads"
-import type { CommandDef } from "citty"
+import type { Command } from "./commands/command.ts"
 import { versionLine } from "./version.ts"
 
 /** Names under which the executable is a tool of its own (symlinks in /usr/sbin). */
-const TOOLS: Readonly<Record<string, string>> = { cosmian_vm_agent: "agent" }
+const TOOLS = { cosmian_vm_agent: "agent" } as const
+type Tool = (typeof TOOLS)[keyof typeof TOOLS]
 
 if (isMainThread) process.exitCode = await main(process.argv.slice(2), basename(process.argv0))
 else await import("./workers.ts")
 
 /** Everything from the command line to the exit code. Commands are loaded when they are needed, so that `--version` is quick. */
 async function main(argv: readonly string[], calledAs: string): Promise<number> {
-  const tool = TOOLS[calledAs]
+  const tool = calledAs === "cosmian_vm_agent" ? TOOLS[calledAs] : undefined
   const name = tool === undefined ? "cosmian_vm" : calledAs
   if (argv.length === 1 && (argv[0] === "--version" || argv[0] === "-V")) {
     process.stdout.write(`${versionLine(name)}\n`)
@@ -32,11 +33,11 @@ async function main(argv: readonly string[], calledAs: string): Promise<number> 
   }
 }
 
-async function run(argv: readonly string[], name: string, tool: string | undefined): Promise<number> {
+async function run(argv: readonly string[], name: string, tool: Tool | undefined): Promise<number> {
   const { parseCommandLine } = await import("./commands/command-line.ts")
   const { rootCommand } = await import("./commands/root.ts")
   const { describe, resolved } = await import("./commands/command.ts")
-  const top = tool === undefined ? rootCommand : await resolved<CommandDef>(rootCommand.subCommands[tool])
+  const top = tool === undefined ? rootCommand : await resolved<Command>(rootCommand.subCommands[tool])
   const asked = await parseCommandLine(top ?? rootCommand, name, argv)
   if (asked.kind === "version") {
     process.stdout.write(`${versionLine(name)}\n`)
@@ -50,6 +51,10 @@ async function run(argv: readonly string[], name: string, tool: string | undefin
     return 0
   }
   const { args, rawArgs, command } = asked
-  const result: unknown = await command.run?.({ args: { ...args, _: [] }, rawArgs: [...rawArgs], cmd: command })
+  const result: unknown = await command.run?.({
+    args,
+    rawArgs: [...rawArgs],
+    cmd: command,
+  })
   return typeof result === "number" ? result : 0
 }

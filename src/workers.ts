@@ -21,7 +21,11 @@ export async function runWorker(data: unknown): Promise<void> {
 function roleOf(data: unknown): WorkerRole {
   const role = typeof data === "object" && data !== null && "role" in data ? data.role : undefined
   if (role === "tpm" || role === "hash") return role
-  throw new NativeError("ERR_INTERNAL", { at: "worker thread", expected: "role tpm or hash", found: `${role}` })
+  throw new NativeError("ERR_INTERNAL", {
+    at: "worker thread",
+    expected: "role tpm or hash",
+    found: `${role}`,
+  })
 }
 
 // Loading this file in a worker thread is what starts the worker, compiled (from main.ts) or not (as the thread's entry).

@@ -1,7 +1,18 @@
-import type { ArgDef, ArgsDef, SubCommandsDef } from "citty"
+import type { ArgDef, ArgsDef } from "citty"
 import { UsageError } from "../errors.ts"
-import { argsOf, type Command, childrenOf, flagsOf, isRepeatable, resolved } from "./command.ts"
+import {
+  argsOf,
+  type Command,
+  childrenOf,
+  flagsOf,
+  isRepeatable,
+  resolved,
+  type Subcommands,
+  type Values,
+} from "./command.ts"
 import { suggest } from "./suggest.ts"
+
+type Value = Values[string]
 
 /** What a command line asks for. */
 export interface Invocation {
@@ -10,7 +21,7 @@ export interface Invocation {
   readonly path: readonly string[]
   readonly command: Command
   /** Values by option name (and by its camelCase twin), positionals by their name; repeatable ones are arrays. */
-  readonly args: Readonly<Record<string, unknown>>
+  readonly args: Values
   readonly rawArgs: readonly string[]
 }
 
@@ -19,7 +30,7 @@ interface Level {
   readonly path: readonly string[]
   readonly command: Command
   readonly args: ArgsDef
-  readonly children: SubCommandsDef
+  readonly children: Subcommands
 }
 
 interface Given {
@@ -51,7 +62,12 @@ export async function parseCommandLine(
   name: string,
   argv: readonly string[],
 ): Promise<Invocation> {
-  const read: Read = { level: await levelOf([name], root), rawArgs: argv, options: new Map(), positionals: [] }
+  const read: Read = {
+    level: await levelOf([name], root),
+    rawArgs: argv,
+    options: new Map(),
+    positionals: [],
+  }
   for (let index = 0; index < argv.length; index++) {
     const token = argv[index] ?? ""
     if (token === "--") {
@@ -60,7 +76,7 @@ export async function parseCommandLine(
     }
     if (token.startsWith("-") && token !== "-") {
       const asked = builtin(read.level, token)
-      if (asked !== null) return invocation(asked, read, {})
+      if (asked !== null) return invocation(asked, read, { _: [] })
       index += readOption(read, token, argv[index + 1])
     } else if (isGroup(read.level)) {
       if (token === "help") return helpFor(read, argv.slice(index + 1))
@@ -80,7 +96,7 @@ function isGroup(level: Level): boolean {
   return Object.keys(level.children).length > 0
 }
 
-function invocation(kind: Invocation["kind"], read: Read, args: Record<string, unknown>): Invocation {
+function invocation(kind: Invocation["kind"], read: Read, args: Values): Invocation {
   return { kind, path: read.level.path, command: read.level.command, args, rawArgs: read.rawArgs }
 }
 
@@ -94,7 +110,7 @@ function builtin(level: Level, token: string): "help" | "version" | null {
 /** `help app init` is `app init --help`. */
 async function helpFor(read: Read, names: readonly string[]): Promise<Invocation> {
   for (const name of names) if (isGroup(read.level)) read.level = await descend(read.level, name)
-  return invocation("help", read, {})
+  return invocation("help", read, { _: [] })
 }
 
 async function descend(level: Level, name: string): Promise<Level> {
@@ -218,15 +234,15 @@ function checkChoice(option: Option, flag: string, value: string): void {
 }
 
 /** Puts options and positionals under their names, and refuses what does not belong there or is missing. */
-function settle(read: Read): Record<string, unknown> {
+function settle(read: Read): Values {
   const { level, options } = read
   for (const [name, given] of options) if (!Object.hasOwn(level.args, name)) unknownOption(level, given.flag)
-  const args: Record<string, unknown> = { _: read.positionals }
+  const args: Values = { _: read.positionals }
   const waiting = [...read.positionals]
   for (const [name, def] of Object.entries(level.args)) {
     const values = def.type === "positional" ? take(waiting, def) : (options.get(name)?.values ?? [])
     if (values.length === 0 && isRequired(def)) throw missingArgument(level, name, def)
-    const value = isRepeatable(def) ? values : (values[0] ?? def.default)
+    const value: Value | undefined = isRepeatable(def) ? values.map(String) : (values[0] ?? def.default)
     if (value === undefined) continue
     args[name] = value
     args[camelCase(name)] = value

@@ -1,7 +1,20 @@
-import type { ArgDef, ArgsDef, CommandMeta, SubCommandsDef } from "citty"
+import type { ArgDef, ArgsDef, CommandMeta } from "citty"
 
-/** A citty command with whatever arguments. */
-export type Command = Awaited<Extract<SubCommandsDef[string], Promise<unknown>>>
+/** As a command's `run` gets them; `_` holds the positionals. */
+export type Values = { _: string[] } & Record<string, string | number | boolean | string[]>
+
+type Lazy<T> = T | Promise<T> | (() => T) | (() => Promise<T>)
+
+/** A citty command whose arguments' types are not known any more. */
+export interface Command {
+  readonly meta?: Lazy<Meta>
+  readonly args?: Lazy<ArgsDef>
+  readonly subCommands?: Lazy<Subcommands>
+  /** Returns the exit code; nothing means 0. */
+  run?(context: { rawArgs: string[]; args: Values; cmd: unknown }): unknown
+}
+
+export type Subcommands = Record<string, Lazy<Command>>
 
 /** A line to try, and what it does. */
 export interface Example {
@@ -20,8 +33,10 @@ export function meta(described: Meta): Meta {
   return described
 }
 
-/** An option or positional that may be given several times; `listOf` reads it. */
-export type Repeatable = ArgDef & { readonly repeatable?: true }
+/** Marks an option or positional that may be given several times, which citty has no word for; `listOf` reads it. */
+export function repeatable<const T extends ArgDef>(def: T): T {
+  return Object.assign(def, { repeatable: true })
+}
 
 /** The values of a repeatable option, empty when it was not given. */
 export function listOf(value: unknown): readonly string[] {
@@ -57,11 +72,15 @@ export interface CommandDescription {
 }
 
 /** Settles what citty allows to be a value, a promise or a function of either. */
-export async function resolved<T>(value: T | Promise<T> | (() => T | Promise<T>) | undefined): Promise<T | undefined> {
+export async function resolved<T>(
+  value: T | Promise<T> | (() => T | Promise<T>) | undefined,
+): Promise<T | undefined> {
   return isFunction(value) ? await value() : await value
 }
 
-function isFunction<T>(value: T | Promise<T> | (() => T | Promise<T>) | undefined): value is () => T | Promise<T> {
+function isFunction<T>(
+  value: T | Promise<T> | (() => T | Promise<T>) | undefined,
+): value is () => T | Promise<T> {
   return typeof value === "function"
 }
 
@@ -72,13 +91,13 @@ export async function argsOf(command: Command): Promise<ArgsDef> {
 }
 
 /** Subcommands of a command by name; empty for a command that does something itself. */
-export async function childrenOf(command: Command): Promise<SubCommandsDef> {
-  return (await resolved<SubCommandsDef>(command.subCommands)) ?? {}
+export async function childrenOf(command: Command): Promise<Subcommands> {
+  return (await resolved<Subcommands>(command.subCommands)) ?? {}
 }
 
 /** The flags under which an option is known: one letter with one dash, more with two. */
 export function flagsOf(name: string, def: ArgDef): string[] {
-  const aliases = def.type === "positional" ? [] : [def.alias ?? []].flat()
+  const aliases = "alias" in def ? [def.alias ?? []].flat() : []
   return [...aliases, name]
     .map((each) => (each.length === 1 ? `-${each}` : `--${each}`))
     .sort((a, b) => a.length - b.length || a.localeCompare(b))
@@ -117,7 +136,8 @@ export async function describe(
 function describeOption(name: string, def: ArgDef): OptionDescription {
   const kind = def.type ?? "boolean"
   const choices = kind === "enum" && "options" in def ? (def.options ?? []) : []
-  const hint = def.valueHint ?? (choices.length > 0 ? choices.join("|") : name.replaceAll("-", "_").toUpperCase())
+  const hint =
+    def.valueHint ?? (choices.length > 0 ? choices.join("|") : name.replaceAll("-", "_").toUpperCase())
   return {
     name,
     kind,
@@ -126,7 +146,8 @@ function describeOption(name: string, def: ArgDef): OptionDescription {
     description: def.description ?? "",
     choices,
     fallback: def.default === undefined || def.default === false ? null : String(def.default),
-    required: kind === "positional" ? def.required !== false && def.default === undefined : def.required === true,
+    required:
+      kind === "positional" ? def.required !== false && def.default === undefined : def.required === true,
     repeatable: isRepeatable(def),
   }
 }

@@ -8,7 +8,12 @@ export function codedFrom(error: unknown): CodedError {
   if (error instanceof CodedError) return error
   if (error instanceof Error && "syscall" in error && "code" in error) {
     const path = "path" in error && typeof error.path === "string" ? error.path : `${error.syscall}`
-    return new CodedError("ERR_IO", { at: path, found: `${error.code}`, cause: error, hint: ioHint(error.code) })
+    return new CodedError("ERR_IO", {
+      at: path,
+      found: `${error.code}`,
+      cause: error,
+      hint: ioHint(error.code),
+    })
   }
   return new CodedError("ERR_INTERNAL", {
     found: error instanceof Error ? error.message : String(error),
@@ -40,7 +45,9 @@ export function reportError(error: unknown, terminal: Terminal, json: boolean): 
 }
 
 function errorText(error: CodedError, { talkStyle: style }: Terminal): string {
-  const lines = [`${style.red(style.bold("error"))} ${style.bold(error.code)}: ${CATALOGUE[error.code].title}`]
+  const lines = [
+    `${style.red(style.bold("error"))} ${style.bold(error.code)}: ${CATALOGUE[error.code].title}`,
+  ]
   const part = (name: string, value: string | undefined) => {
     if (value !== undefined) lines.push(`  ${`${name}:`.padEnd(12)}${printable(value)}`)
   }

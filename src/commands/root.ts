@@ -1,4 +1,4 @@
-import { cliCommand, connectionArgs } from "./cli.ts"
+import { cliCommand, cliCommands, connectionArgs } from "./cli.ts"
 import { meta } from "./command.ts"
 
 /** The executable itself: the tools, and the CLI's commands directly. */
@@ -11,12 +11,15 @@ export const rootCommand = {
     ],
     examples: [
       { line: "cosmian_vm --url https://vm.example:5555 snapshot -o vm.snapshot", does: "take a snapshot" },
-      { line: "cosmian_vm --url https://vm.example:5555 verify -s vm.snapshot", does: "verify the VM against it" },
+      {
+        line: "cosmian_vm --url https://vm.example:5555 verify -s vm.snapshot",
+        does: "verify the VM against it",
+      },
     ],
   }),
   args: connectionArgs,
   subCommands: {
-    ...cliCommand.subCommands,
+    ...cliCommands,
     cli: cliCommand,
     agent: async () => (await import("./agent.ts")).agentCommand,
     simulate: async () => (await import("./simulate.ts")).simulateCommand,

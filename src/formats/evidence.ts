@@ -1,4 +1,7 @@
 import { createHash } from "node:crypto"
+import { ParseError } from "../errors.ts"
+import { fromBase64, toBase64 } from "./hex.ts"
+import { type JsonRecord, parseJsonRecord } from "./strict-json.ts"
 
 /** Version 1 of the evidence: everything for one verification, bound together. JSON of `GET /v1/evidence`. */
 export interface Evidence {
@@ -78,4 +81,147 @@ function sha(algorithm: "sha256" | "sha512", ...parts: (Uint8Array | string)[]):
   const hash = createHash(algorithm)
   for (const part of parts) hash.update(part)
   return new Uint8Array(hash.digest())
+}
+
+/** Cap of an encoded evidence: a list of a million entries and everything else with it. */
+export const MAX_EVIDENCE_BYTES = 400 * 1024 * 1024
+const MAX_CERTIFICATES = 16
+const MAX_CERTIFICATE_BYTES = 16 * 1024
+const MAX_LIST_FROM = 2 ** 32 - 1
+
+/** The JSON text of evidence; byte strings are base64 without padding. */
+export function encodeEvidence(evidence: Evidence): string {
+  const { tee, tpm, ima } = evidence
+  return JSON.stringify({
+    version: 1,
+    tee: tee && {
+      kind: tee.kind,
+      report: toBase64(tee.report),
+      certificates: tee.certificates.map(toBase64),
+    },
+    tpm: tpm && {
+      quote: toBase64(tpm.quote),
+      signature: toBase64(tpm.signature),
+      ak_public: toBase64(tpm.akPublic),
+      pcrs: tpm.pcrs.map(toBase64),
+      ak_certificate: tpm.akCertificate && toBase64(tpm.akCertificate),
+      ek_certificate: tpm.ekCertificate && toBase64(tpm.ekCertificate),
+    },
+    ima: ima && { from: ima.from, list: toBase64(ima.list) },
+  })
+}
+
+/**
+ * Reads the JSON of evidence. Only its form is checked here.
+ * @throws ParseError ERR_UNSUPPORTED (version, kind of TEE), ERR_MALFORMED, ERR_DUPLICATE_KEY, ERR_TOO_LARGE,
+ * ERR_TRUNCATED, ERR_TRAILING_BYTES.
+ */
+export function parseEvidence(text: string | Uint8Array, maxBytes = MAX_EVIDENCE_BYTES): Evidence {
+  // A JSON text has fewer characters than bytes, so this bound is checked before the copy is made.
+  if (text.length > maxBytes)
+    throw new ParseError("ERR_TOO_LARGE", {
+      at: "evidence",
+      expected: `at most ${maxBytes} bytes`,
+      found: `${text.length}`,
+    })
+  const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text
+  const root = parseJsonRecord("evidence", bytes, maxBytes)
+  const version = root.count("version", Number.MAX_SAFE_INTEGER)
+  if (version !== 1)
+    throw new ParseError("ERR_UNSUPPORTED", {
+      at: "evidence: version",
+      expected: "1",
+      found: `${version}`,
+      hint: "use a client of the agent's version",
+    })
+  const tee = root.recordOrNull("tee")
+  const tpm = root.recordOrNull("tpm")
+  const ima = root.recordOrNull("ima")
+  root.finish()
+  return {
+    tee: tee && parseTee(tee),
+    tpm: tpm && parseTpm(tpm),
+    ima: ima && parseIma(ima),
+  }
+}
+
+function parseTee(record: JsonRecord): TeeEvidence {
+  const kind = record.string("kind")
+  if (kind !== "sev-snp")
+    throw new ParseError("ERR_UNSUPPORTED", {
+      at: record.place("kind"),
+      expected: "sev-snp",
+      found: JSON.stringify(kind.slice(0, 40)),
+    })
+  const tee: TeeEvidence = {
+    kind,
+    report: bytesOf(record, "report", record.string("report"), 16 * 1024),
+    certificates: bytesList(record, "certificates", MAX_CERTIFICATES, MAX_CERTIFICATE_BYTES),
+  }
+  record.finish()
+  return tee
+}
+
+function parseTpm(record: JsonRecord): TpmEvidence {
+  const optional = (name: string) => {
+    const text = record.stringOrNull(name)
+    return text === null ? null : bytesOf(record, name, text, MAX_CERTIFICATE_BYTES)
+  }
+  const required = (name: string) => bytesOf(record, name, record.string(name), 4096)
+  const pcrs = bytesList(record, "pcrs", EVIDENCE_PCRS.length, 32)
+  if (pcrs.length !== EVIDENCE_PCRS.length || pcrs.some((pcr) => pcr.length !== 32))
+    throw new ParseError("ERR_MALFORMED", {
+      at: record.place("pcrs"),
+      expected: `${EVIDENCE_PCRS.length} values of 32 bytes`,
+      found: `${pcrs.length} values`,
+    })
+  const tpm: TpmEvidence = {
+    quote: required("quote"),
+    signature: required("signature"),
+    akPublic: required("ak_public"),
+    pcrs,
+    akCertificate: optional("ak_certificate"),
+    ekCertificate: optional("ek_certificate"),
+  }
+  record.finish()
+  return tpm
+}
+
+function parseIma(record: JsonRecord): ImaEvidence {
+  const ima: ImaEvidence = {
+    from: record.count("from", MAX_LIST_FROM),
+    list: bytesOf(record, "list", record.string("list"), MAX_EVIDENCE_BYTES),
+  }
+  record.finish()
+  return ima
+}
+
+function bytesList(record: JsonRecord, name: string, maxCount: number, maxBytes: number): Uint8Array[] {
+  const values = record.array(name)
+  if (values.length > maxCount)
+    throw new ParseError("ERR_TOO_LARGE", {
+      at: record.place(name),
+      expected: `at most ${maxCount}`,
+      found: `${values.length}`,
+    })
+  return values.map((value) => {
+    if (typeof value !== "string") throw record.wrong(name, "strings", value)
+    return bytesOf(record, name, value, maxBytes)
+  })
+}
+
+function bytesOf(record: JsonRecord, name: string, text: string, maxBytes: number): Uint8Array {
+  if (text.length > Math.ceil((maxBytes * 4) / 3))
+    throw new ParseError("ERR_TOO_LARGE", {
+      at: record.place(name),
+      expected: `at most ${maxBytes} bytes`,
+      found: `${text.length} characters of base64`,
+    })
+  const bytes = text.endsWith("=") ? null : fromBase64(text)
+  if (bytes === null)
+    throw new ParseError("ERR_MALFORMED", {
+      at: record.place(name),
+      expected: "base64 without padding",
+    })
+  return bytes
 }

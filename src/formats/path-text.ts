@@ -53,7 +53,7 @@ export function printable(text: string): string {
 }
 
 /** Controls (Cc), format characters (Cf: bidi, zero width, tags), separators (Zl, Zp), surrogates, private use. */
-const NEEDS_ESCAPE = /[\\\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Co}\u115f\u1160\u3164\uffa0\u{e0100}-\u{e01ef}]/u
+const NEEDS_ESCAPE = /[\\\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Co}\u115f\u1160\u3164\uffa0]/u
 
 function escapeChar(char: string): string {
   if (char === "\\") return "\\\\"

@@ -1,5 +1,286 @@
+import { toHex } from "../formats/hex.ts"
+import { pathToText, textToPath } from "../formats/path-text.ts"
+
 /** Pairs of path (as `formats/path-text.ts` makes text of it) and hex digest. A plain array of pairs is one. */
 export interface FileHashes extends Iterable<readonly [path: string, digest: string]> {
   /** Number of pairs. */
   readonly length: number
+}
+
+/** What an index knows about a path and a digest. */
+export type Lookup = "match" | "other-digest" | "unknown"
+
+const SPACE = 0x20
+const UNDERSCORE = 0x5f
+
+/**
+ * Pairs of path and digest as bytes, in order, for binary search. Half a million files are held in a few large arrays;
+ * strings are made only for those that are shown. A search tree by bytes and not a hash table: whoever chooses the file
+ * names cannot make it slow.
+ *
+ * The kernel writes an underscore for each space of a path into the measurement list, so a space and an underscore
+ * compare equal here.
+ * Source: Linux 6.12, security/integrity/ima/ima_template_lib.c, ima_write_template_field_data.
+ */
+export class FileHashIndex implements FileHashes {
+  readonly length: number
+  readonly #paths: Uint8Array
+  readonly #pathEnds: Uint32Array
+  readonly #digests: Uint8Array
+  readonly #digestEnds: Uint32Array
+  /** Positions in order; null where the pairs came in order. */
+  readonly #order: Uint32Array | null
+
+  /** Made by {@link FileHashIndexBuilder}. Ends are offsets: pair i begins where pair i - 1 ends. */
+  constructor(
+    length: number,
+    paths: Uint8Array,
+    pathEnds: Uint32Array,
+    digests: Uint8Array,
+    digestEnds: Uint32Array,
+  ) {
+    this.length = length
+    this.#paths = paths
+    this.#pathEnds = pathEnds
+    this.#digests = digests
+    this.#digestEnds = digestEnds
+    this.#order = this.#isOrdered() ? null : this.#sorted()
+  }
+
+  static readonly EMPTY = new FileHashIndex(
+    0,
+    new Uint8Array(0),
+    new Uint32Array(0),
+    new Uint8Array(0),
+    new Uint32Array(0),
+  )
+
+  /** Looks up the path at [pathStart, pathEnd) and the digest at [digestStart, digestEnd) of `bytes`. */
+  find(
+    bytes: Uint8Array,
+    pathStart: number,
+    pathEnd: number,
+    digestStart: number,
+    digestEnd: number,
+  ): Lookup {
+    // First pair that is not before the one sought. `lowCommon` and `highCommon` are lengths of path that the pairs
+    // just outside the range share with it: everything between shares the shorter of them.
+    let low = 0
+    let high = this.length
+    let lowCommon = 0
+    let highCommon = 0
+    const paths = this.#paths
+    const length = pathEnd - pathStart
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      const pair = this.#at(middle)
+      const start = this.#pathStart(pair)
+      const otherLength = (this.#pathEnds[pair] ?? 0) - start
+      const shorter = Math.min(length, otherLength)
+      let common = Math.min(lowCommon, highCommon)
+      let difference = 0
+      while (common < shorter) {
+        let a = paths[start + common] ?? 0
+        let b = bytes[pathStart + common] ?? 0
+        if (a !== b) {
+          if (a === SPACE) a = UNDERSCORE
+          if (b === SPACE) b = UNDERSCORE
+          difference = a - b
+          if (difference !== 0) break
+        }
+        common += 1
+      }
+      if (difference === 0) difference = otherLength - length
+      if (difference === 0) {
+        difference = this.#compareDigest(pair, bytes, digestStart, digestEnd)
+        if (difference === 0) return "match"
+      }
+      if (difference < 0) {
+        low = middle + 1
+        lowCommon = common
+      } else {
+        high = middle
+        highCommon = common
+      }
+    }
+    const sought = bytes.subarray(pathStart, pathEnd)
+    return this.#hasPath(low, sought) || this.#hasPath(low - 1, sought) ? "other-digest" : "unknown"
+  }
+
+  /** Digests (hex) that the index holds for a path, at most `limit` of them. */
+  digestsOf(path: Uint8Array, limit: number): string[] {
+    const out: string[] = []
+    let low = 0
+    let high = this.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (comparePaths(this.#path(this.#at(middle)), path) < 0) low = middle + 1
+      else high = middle
+    }
+    for (let at = low; out.length < limit && this.#hasPath(at, path); at++)
+      out.push(toHex(this.#digest(this.#at(at))))
+    return out
+  }
+
+  /** All pairs as text, in order of path, then digest. */
+  *[Symbol.iterator](): IterableIterator<readonly [path: string, digest: string]> {
+    for (let at = 0; at < this.length; at++) {
+      const pair = this.#at(at)
+      yield [pathToText(this.#path(pair)), toHex(this.#digest(pair))]
+    }
+  }
+
+  toJSON(): (readonly [path: string, digest: string])[] {
+    return [...this]
+  }
+
+  #at(position: number): number {
+    return this.#order === null ? position : (this.#order[position] ?? 0)
+  }
+
+  #pathStart(pair: number): number {
+    return pair === 0 ? 0 : (this.#pathEnds[pair - 1] ?? 0)
+  }
+
+  #path(pair: number): Uint8Array {
+    return this.#paths.subarray(this.#pathStart(pair), this.#pathEnds[pair])
+  }
+
+  #digest(pair: number): Uint8Array {
+    return this.#digests.subarray(pair === 0 ? 0 : this.#digestEnds[pair - 1], this.#digestEnds[pair])
+  }
+
+  #hasPath(position: number, path: Uint8Array): boolean {
+    if (position < 0 || position >= this.length) return false
+    return comparePaths(this.#path(this.#at(position)), path) === 0
+  }
+
+  #compareDigest(pair: number, bytes: Uint8Array, start: number, end: number): number {
+    const own = pair === 0 ? 0 : (this.#digestEnds[pair - 1] ?? 0)
+    const ownLength = (this.#digestEnds[pair] ?? 0) - own
+    const length = end - start
+    const shorter = Math.min(length, ownLength)
+    for (let index = 0; index < shorter; index++) {
+      const difference = (this.#digests[own + index] ?? 0) - (bytes[start + index] ?? 0)
+      if (difference !== 0) return difference
+    }
+    return ownLength - length
+  }
+
+  #isOrdered(): boolean {
+    for (let pair = 1; pair < this.length; pair++) if (this.#compare(pair - 1, pair) > 0) return false
+    return true
+  }
+
+  #sorted(): Uint32Array {
+    const order = new Uint32Array(this.length)
+    for (let pair = 0; pair < order.length; pair++) order[pair] = pair
+    return order.sort((a, b) => this.#compare(a, b))
+  }
+
+  #compare(a: number, b: number): number {
+    const paths = this.#paths
+    const startA = this.#pathStart(a)
+    const startB = this.#pathStart(b)
+    const lengthA = (this.#pathEnds[a] ?? 0) - startA
+    const lengthB = (this.#pathEnds[b] ?? 0) - startB
+    const shorter = Math.min(lengthA, lengthB)
+    for (let index = 0; index < shorter; index++) {
+      const byteA = paths[startA + index] ?? 0
+      const byteB = paths[startB + index] ?? 0
+      if (byteA !== byteB) {
+        const difference = folded(byteA) - folded(byteB)
+        if (difference !== 0) return difference
+      }
+    }
+    if (lengthA !== lengthB) return lengthA - lengthB
+    const digest = Buffer.compare(this.#digest(a), this.#digest(b))
+    // Same digest under names that only differ in spaces: any fixed order will do.
+    return digest === 0 ? Buffer.compare(this.#path(a), this.#path(b)) : digest
+  }
+}
+
+function folded(byte: number): number {
+  return byte === SPACE ? UNDERSCORE : byte
+}
+
+function comparePaths(a: Uint8Array, b: Uint8Array): number {
+  const shorter = Math.min(a.length, b.length)
+  for (let index = 0; index < shorter; index++) {
+    const difference = folded(a[index] ?? 0) - folded(b[index] ?? 0)
+    if (difference !== 0) return difference
+  }
+  return a.length - b.length
+}
+
+/** Collects pairs into a {@link FileHashIndex}. Whoever reads them from a file writes into its buffers directly. */
+export class FileHashIndexBuilder {
+  length = 0
+  /** Path bytes, one pair after the other; valid up to `pathBytes`. Replaced when it grows. */
+  paths = new Uint8Array(1 << 12)
+  digests = new Uint8Array(1 << 12)
+  pathBytes = 0
+  digestBytes = 0
+  #pathEnds = new Uint32Array(64)
+  #digestEnds = new Uint32Array(64)
+  /** Digest sizes that occurred, in bytes. */
+  readonly digestSizes = new Set<number>()
+  #lastSize = -1
+
+  /** Makes room for that many more bytes of path and of digest. */
+  reserve(pathBytes: number, digestBytes: number): void {
+    if (this.paths.length < this.pathBytes + pathBytes)
+      this.paths = grown(this.paths, this.pathBytes + pathBytes)
+    if (this.digests.length < this.digestBytes + digestBytes)
+      this.digests = grown(this.digests, this.digestBytes + digestBytes)
+  }
+
+  /** Ends a pair at the given ends of `paths` and `digests`. */
+  end(pathBytes: number, digestBytes: number): void {
+    const size = digestBytes - this.digestBytes
+    if (size !== this.#lastSize) {
+      this.digestSizes.add(size)
+      this.#lastSize = size
+    }
+    if (this.length === this.#pathEnds.length) {
+      this.#pathEnds = doubled(this.#pathEnds)
+      this.#digestEnds = doubled(this.#digestEnds)
+    }
+    this.#pathEnds[this.length] = pathBytes
+    this.#digestEnds[this.length] = digestBytes
+    this.pathBytes = pathBytes
+    this.digestBytes = digestBytes
+    this.length += 1
+  }
+
+  add(path: Uint8Array, digest: Uint8Array): void {
+    this.reserve(path.length, digest.length)
+    this.paths.set(path, this.pathBytes)
+    this.digests.set(digest, this.digestBytes)
+    this.end(this.pathBytes + path.length, this.digestBytes + digest.length)
+  }
+
+  build(): FileHashIndex {
+    return new FileHashIndex(this.length, this.paths, this.#pathEnds, this.digests, this.#digestEnds)
+  }
+}
+
+/** Index of pairs given as text. Digests must be hex. An index is given back as it is. */
+export function indexFileHashes(pairs: FileHashes): FileHashIndex {
+  if (pairs instanceof FileHashIndex) return pairs
+  const builder = new FileHashIndexBuilder()
+  for (const [path, digest] of pairs) builder.add(textToPath(path), Buffer.from(digest, "hex"))
+  return builder.build()
+}
+
+function grown(bytes: Uint8Array, atLeast: number): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(Math.max(bytes.length * 2, atLeast))
+  out.set(bytes)
+  return out
+}
+
+function doubled(values: Uint32Array): Uint32Array<ArrayBuffer> {
+  const out = new Uint32Array(values.length * 2)
+  out.set(values)
+  return out
 }

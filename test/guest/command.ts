@@ -47,7 +47,9 @@ export async function run(argv: readonly string[], options: CommandOptions = {})
 export async function mustRun(argv: readonly string[], options: CommandOptions = {}): Promise<string> {
   const result = await run(argv, options)
   if (result.code !== 0) {
-    throw new Error(`${argv.join(" ")}: exit code ${result.code}\n${tail(result.stderr)}${tail(result.stdout)}`)
+    throw new Error(
+      `${argv.join(" ")}: exit code ${result.code}\n${tail(result.stderr)}${tail(result.stdout)}`,
+    )
   }
   return result.stdout
 }

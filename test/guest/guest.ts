@@ -1,6 +1,15 @@
 /** One virtual machine: QEMU without hardware acceleration, a software TPM, root by ssh over loopback. */
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync } from "node:fs"
-import { closeSync, rmSync, writeFileSync } from "node:fs"
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -106,7 +115,9 @@ export class Guest {
   async mustShell(command: string, options: CommandOptions = {}): Promise<string> {
     const result = await this.shell(command, options)
     if (result.code !== 0) {
-      throw new Error(`in the guest: ${command}: exit code ${result.code}\n${tail(result.stderr)}${result.stdout}`)
+      throw new Error(
+        `in the guest: ${command}: exit code ${result.code}\n${tail(result.stderr)}${result.stdout}`,
+      )
     }
     return result.stdout
   }

@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto"
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -15,13 +16,12 @@ import {
   writeFileSync,
 } from "node:fs"
 import { dirname, join } from "node:path"
-import { gunzipSync, zstdDecompressSync } from "node:zlib"
 import { mustRun } from "./command.ts"
 
 export interface GuestImage {
   /** Root file system: raw, ext4, without a partition table. Never written to: each run has its overlay. */
   readonly disk: string
-  /** The kernel as an ELF file, booted directly through its PVH entry. */
+  /** The kernel, which QEMU loads itself: no boot loader, no initrd. */
   readonly kernel: string
   /** Private key of the guest's root account, and the known_hosts file with the guest's host key. */
   readonly sshKey: string
@@ -103,7 +103,7 @@ export async function ensureImage(
   }
   return {
     disk: join(directory, "disk.raw"),
-    kernel: join(directory, "vmlinux"),
+    kernel: join(directory, "vmlinuz"),
     sshKey: join(directory, "ssh-key"),
     knownHosts: join(directory, "known-hosts"),
   }
@@ -111,7 +111,9 @@ export async function ensureImage(
 
 async function makeImage(directory: string, imaPolicy: string): Promise<void> {
   if (process.getuid?.() !== 0) {
-    throw new Error("making the guest's image needs root, for the owners of its files: run as root or with sudo")
+    throw new Error(
+      "making the guest's image needs root, for the owners of its files: run as root or with sudo",
+    )
   }
   const building = `${directory}.${process.pid}.building`
   const root = join(building, "root")
@@ -120,9 +122,20 @@ async function makeImage(directory: string, imaPolicy: string): Promise<void> {
     await bootstrap(root)
     await makeKeys(building, root)
     configure(root, imaPolicy)
-    writeFileSync(join(building, "vmlinux"), await extractKernel(root))
+    copyFileSync(kernelOf(root), join(building, "vmlinuz"))
     await mustRun(
-      ["mke2fs", "-q", "-t", "ext4", "-d", root, "-E", "lazy_itable_init=0", join(building, "disk.raw"), DISK_SIZE],
+      [
+        "mke2fs",
+        "-q",
+        "-t",
+        "ext4",
+        "-d",
+        root,
+        "-E",
+        "lazy_itable_init=0",
+        join(building, "disk.raw"),
+        DISK_SIZE,
+      ],
       { timeoutMs: 180_000 },
     )
     rmSync(root, { recursive: true })
@@ -185,39 +198,11 @@ function link(root: string, target: string, path: string): void {
   symlinkSync(target, full)
 }
 
-/** The ELF image inside Debian's vmlinuz. Booted directly it saves the guest its own decompression. */
-async function extractKernel(root: string): Promise<Uint8Array> {
+function kernelOf(root: string): string {
   const boot = join(root, "boot")
   const name = readdirSync(boot).find((entry) => entry.startsWith("vmlinuz-"))
   if (name === undefined) throw new Error(`no kernel in ${boot}`)
-  const image = readFileSync(join(boot, name))
-  for (const { magic, unpack } of PAYLOADS) {
-    for (let at = image.indexOf(magic); at >= 0; at = image.indexOf(magic, at + 1)) {
-      const kernel = await unpack(image.subarray(at)).catch(() => null)
-      if (kernel !== null && kernel.subarray(0, 4).equals(ELF)) return kernel
-    }
-  }
-  throw new Error(`${name}: no compressed ELF image found inside`)
-}
-
-const ELF = Buffer.from("\x7fELF", "latin1")
-
-const PAYLOADS: readonly { magic: Buffer; unpack: (bytes: Buffer) => Promise<Buffer> }[] = [
-  { magic: Buffer.from("fd377a585a00", "hex"), unpack: unxz },
-  { magic: Buffer.from("28b52ffd", "hex"), unpack: async (bytes) => zstdDecompressSync(bytes) },
-  { magic: Buffer.from("1f8b08", "hex"), unpack: async (bytes) => gunzipSync(bytes) },
-]
-
-async function unxz(bytes: Buffer): Promise<Buffer> {
-  const child = Bun.spawn(["xz", "--decompress", "--stdout", "--single-stream"], {
-    stdin: bytes,
-    stdout: "pipe",
-    stderr: "ignore",
-  })
-  const out = Buffer.from(await new Response(child.stdout).arrayBuffer())
-  // Bytes follow the stream inside vmlinuz, about which xz complains after it has written everything.
-  await child.exited
-  return out
+  return join(boot, name)
 }
 
 function removeOthers(cacheDirectory: string, keep: string): void {

@@ -1,0 +1,192 @@
+#!/usr/bin/env node
+// Prepares a machine for one task: node scripts/setup.mjs <test|demo|check|build|e2e|bench|package>
+//
+// The very first thing that runs on a fresh Debian 12 with its own nodejs (18) and npm (9), so it is plain
+// JavaScript without dependencies. It installs what the task needs and nothing else, says what and why, and
+// ends quickly when everything is there.
+import { spawnSync } from "node:child_process"
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..")
+const BUN = join(ROOT, "node_modules", ".bin", "bun")
+
+/** Debian packages by purpose: [package, what it is for]. */
+const NPM = [["ca-certificates", "TLS connections to the npm registry"]]
+const TPM = [
+  ["swtpm", "the software TPM of simulated machines"],
+  ["libtss2-tctildr0", "the library that the agent reaches a TPM through"],
+  ["libtss2-tcti-device0", "its driver for a real TPM"],
+  ["libtss2-tcti-swtpm0", "its driver for a software TPM"],
+]
+const PACKAGING = [
+  ["dpkg", "builds the .deb"],
+  ["rpm", "builds and reads the .rpm"],
+  ["lintian", "checks the .deb"],
+]
+const GUEST = [
+  ["qemu-system-x86", "runs the guest"],
+  ["qemu-utils", "makes the guest's disk overlay"],
+  ["mmdebstrap", "makes the guest's file system"],
+  ["e2fsprogs", "makes the guest's disk"],
+  ["swtpm-tools", "makes the guest's TPM with its certificates"],
+  ["openssh-client", "runs commands in the guest"],
+  ["zstd", "unpacks the guest's kernel"],
+  ["xz-utils", "unpacks the guest's kernel"],
+]
+const PEERS = [
+  ["gcc", "compiles the C programs that are measured against"],
+  ["libc6-dev", "compiles the C programs that are measured against"],
+  ["libssl-dev", "libcrypto for them"],
+  ["openssl", "hashes files as a peer of the snapshot"],
+  ["coreutils", "sha256sum, another peer"],
+  ["findutils", "find and xargs, for the peers"],
+]
+
+const TASKS = {
+  build: [NPM],
+  check: [NPM],
+  demo: [NPM, TPM],
+  test: [NPM, TPM, PACKAGING],
+  package: [NPM, PACKAGING],
+  bench: [NPM, TPM, PEERS],
+  e2e: [NPM, TPM, PACKAGING, GUEST],
+}
+
+try {
+  main(process.argv[2] ?? "")
+} catch (error) {
+  console.error(`setup: ${error instanceof Error ? error.message : error}`)
+  process.exit(1)
+}
+
+function main(task) {
+  const groups = Object.hasOwn(TASKS, task) ? TASKS[task] : undefined
+  if (groups === undefined) {
+    console.error(`usage: node scripts/setup.mjs <${Object.keys(TASKS).join("|")}>`)
+    process.exit(2)
+  }
+  const major = Number(process.versions.node.split(".")[0])
+  if (major < 18) throw new Error(`Node.js 18 or later is needed, this is ${process.versions.node}`)
+  if (process.platform !== "linux") throw new Error("development needs Linux (Debian 12 or a relative of it)")
+  installSystemPackages(groups.flat())
+  installNodeModules()
+  repairBun()
+}
+
+/** Installs the Debian packages that are missing, as root or through sudo. */
+function installSystemPackages(wanted) {
+  const have = installedPackages(wanted.map(([name]) => name))
+  const missing = wanted.filter(([name]) => !have.has(name))
+  if (missing.length === 0) return
+  const names = missing.map(([name]) => name)
+  console.log("setup: these Debian packages are needed:")
+  for (const [name, reason] of missing) console.log(`  ${name.padEnd(22)} ${reason}`)
+  if (!existsSync("/usr/bin/apt-get")) {
+    // Elsewhere the programs may have come from other packages: what is really absent is reported by name later.
+    console.log("setup: there is no apt-get here; install their equivalents if something is found missing")
+    return
+  }
+  const root = process.getuid() === 0 ? [] : ["sudo"]
+  if (root.length > 0 && spawnSync("sudo", ["-V"]).error !== undefined)
+    throw new Error(`run as root, or install sudo, or run: apt-get install ${names.join(" ")}`)
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" }
+  const apt = (...args) => {
+    const command = [...root, "apt-get", ...args]
+    console.log(`setup: ${command.join(" ")}`)
+    return (
+      spawnSync(command[0], command.slice(1), { stdio: ["inherit", "inherit", "inherit"], env }).status === 0
+    )
+  }
+  const install = () => apt("install", "-y", "-q", "--no-install-recommends", ...names)
+  const listsAreOld = packageListAge() > 24 * 3600
+  if (listsAreOld && !apt("update", "-q")) throw new Error("apt-get update failed")
+  if (install()) return
+  // Lists that look fresh can still name versions that the mirror has replaced since.
+  if (listsAreOld || !apt("update", "-q") || !install()) throw new Error("apt-get could not install them")
+}
+
+function installedPackages(names) {
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholders
+  const query = spawnSync("dpkg-query", ["-W", "-f", "${Package} ${db:Status-Status}\\n", ...names])
+  const lines = query.error === undefined ? query.stdout.toString().split("\n") : []
+  return new Set(lines.filter((line) => line.endsWith(" installed")).map((line) => line.split(" ")[0]))
+}
+
+/** Seconds since the newest package list was fetched; infinite without one. */
+function packageListAge() {
+  const dir = "/var/lib/apt/lists"
+  if (!existsSync(dir)) return Number.POSITIVE_INFINITY
+  const times = readdirSync(dir)
+    .filter((name) => name.includes("_Packages"))
+    .map((name) => statSync(join(dir, name)).ctimeMs)
+  return times.length === 0 ? Number.POSITIVE_INFINITY : (Date.now() - Math.max(...times)) / 1000
+}
+
+/** Brings node_modules to what package-lock.json says, when it is not there yet. */
+function installNodeModules() {
+  if (nodeModulesMatchLock()) return
+  console.log("setup: npm ci (the libraries and tools of package-lock.json)")
+  const npm = spawnSync("npm", ["ci", "--include=dev", "--no-audit", "--no-fund"], {
+    cwd: ROOT,
+    stdio: "inherit",
+  })
+  if (npm.error !== undefined) throw new Error("npm is not installed: apt-get install npm")
+  if (npm.status !== 0) throw new Error("npm ci failed")
+}
+
+/** Compares npm's own record of what it installed; files' times say nothing after a clone. */
+function nodeModulesMatchLock() {
+  const record = join(ROOT, "node_modules", ".package-lock.json")
+  if (!existsSync(record)) return false
+  const installed = JSON.parse(readFileSync(record, "utf8")).packages
+  const locked = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")).packages
+  for (const [path, entry] of Object.entries(locked)) {
+    if (path === "") continue
+    const found = installed[path]
+    // Optional packages are those of other systems, mostly.
+    if (found === undefined ? !entry.optional : found.integrity !== entry.integrity) return false
+    if (found !== undefined && !existsSync(join(ROOT, path))) return false
+  }
+  return true
+}
+
+/** npm 11 can leave out bun's install script, which puts the runtime in its place. This does the same. */
+function repairBun() {
+  const wanted = JSON.parse(readFileSync(join(ROOT, "node_modules", "bun", "package.json"), "utf8")).version
+  if (bunVersion(BUN) === wanted) return
+  const scope = join(ROOT, "node_modules", "@oven")
+  for (const name of existsSync(scope) ? readdirSync(scope) : []) {
+    const runtime = join(scope, name, "bin", "bun")
+    // Both C libraries' runtimes may be installed: the one that runs is the right one.
+    if (!existsSync(runtime) || bunVersion(runtime) !== wanted) continue
+    for (const link of ["bun.exe", "bunx.exe"]) place(runtime, join(ROOT, "node_modules", "bun", "bin", link))
+    if (bunVersion(BUN) === wanted) return
+  }
+  throw new Error(`bun ${wanted} does not run here; remove node_modules and try again`)
+}
+
+function place(from, to) {
+  rmSync(to, { force: true })
+  try {
+    linkSync(from, to)
+  } catch {
+    copyFileSync(from, to) // another file system, or one without hard links
+  }
+  chmodSync(to, 0o755)
+}
+
+function bunVersion(path) {
+  const run = spawnSync(path, ["--version"], { timeout: 20_000 })
+  return run.error === undefined && run.status === 0 ? run.stdout.toString().trim() : null
+}

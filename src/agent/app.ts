@@ -1,0 +1,121 @@
+import { Hono } from "hono"
+import { bodyLimit } from "hono/body-limit"
+import { AgentError } from "../errors.ts"
+import type { Devices } from "../native/ports.ts"
+import type { Applications } from "./applications.ts"
+import { AttestationKey } from "./attestation-key.ts"
+import type { AgentConfig } from "./config.ts"
+import { errorResponse } from "./error-response.ts"
+import { clientOf, FairQueue } from "./fair-queue.ts"
+import type { TlsIdentity } from "./identity.ts"
+import type { Log } from "./log.ts"
+import { applicationRoutes } from "./routes/applications.ts"
+import { evidenceRoutes } from "./routes/evidence.ts"
+import { imaRoutes } from "./routes/ima.ts"
+import { quoteRoutes } from "./routes/quotes.ts"
+import { snapshotRoutes } from "./routes/snapshot.ts"
+import type { Snapshots } from "./snapshot.ts"
+
+/** Everything the routes work with. */
+export interface AgentDependencies {
+  readonly devices: Devices
+  /** The TLS key of the very server that runs this app. */
+  readonly identity: TlsIdentity
+  readonly config: AgentConfig
+  readonly version: string
+  readonly now: () => Date
+  readonly snapshots: Snapshots
+  /** Null where no application is configured. */
+  readonly apps: Applications | null
+  readonly log: Log
+  /** Shared by the apps of one process, so that its limits hold over a change of certificate. */
+  readonly queue?: FairQueue
+}
+
+/** What the server tells about a request. Absent in tests that call the app without a socket. */
+export interface RequestEnvironment {
+  /** Address of the client. */
+  readonly address?: string
+  /** Allows this request that many seconds. */
+  readonly allowSeconds?: (seconds: number) => void
+}
+
+export interface AgentEnv {
+  Bindings: RequestEnvironment | undefined
+}
+export type AgentApp = Hono<AgentEnv>
+
+/** What one group of routes needs beside the dependencies. */
+export interface RouteContext extends AgentDependencies {
+  readonly key: AttestationKey | null
+  /** Runs work on a device or a long list in its turn, with a time limit. */
+  readonly inTurn: <T>(
+    environment: RequestEnvironment | undefined,
+    signal: AbortSignal,
+    task: () => Promise<T>,
+  ) => Promise<T>
+}
+
+/** A device that has not answered after this many seconds will not. Real TPMs take seconds for a key. */
+const DEVICE_SECONDS = 60
+
+/** The agent's HTTP interface. Reading is open: evidence is public by design. Writing needs credentials. */
+export function createAgentApp(dependencies: AgentDependencies): AgentApp {
+  const { config, log, devices } = dependencies
+  const queue = dependencies.queue ?? new FairQueue(config.limits)
+  const context: RouteContext = {
+    ...dependencies,
+    key: devices.tpm === null ? null : new AttestationKey(devices.tpm),
+    inTurn: (environment, signal, task) => {
+      environment?.allowSeconds?.(2 * DEVICE_SECONDS)
+      return queue.run(clientOf(environment?.address ?? ""), () => withDeadline(task(), DEVICE_SECONDS), signal)
+    },
+  }
+  const app: AgentApp = new Hono<AgentEnv>()
+  app.onError((error, c) => errorResponse(error, c, log))
+  app.notFound((c) => errorResponse(new AgentError("ERR_NOT_FOUND", { at: c.req.path.slice(0, 100) }), c, log))
+  app.use(async (c, next) => {
+    const start = performance.now()
+    await next()
+    c.header("Cache-Control", "no-store")
+    log.info("request", {
+      method: c.req.method,
+      path: c.req.path.slice(0, 200),
+      status: c.res.status,
+      ms: Math.round(performance.now() - start),
+      client: c.env?.address ?? "",
+    })
+  })
+  app.use(bodyLimit({ maxSize: config.limits.bodyBytes }))
+  app.get("/v1/info", (c) => c.json(infoOf(dependencies)))
+  imaRoutes(app, context)
+  quoteRoutes(app, context)
+  evidenceRoutes(app, context)
+  snapshotRoutes(app, context)
+  applicationRoutes(app, context)
+  return app
+}
+
+/** What this agent is and can do. */
+function infoOf({ version, devices, apps, config }: AgentDependencies): Record<string, unknown> {
+  return {
+    version,
+    evidence: 1,
+    snapshot_format: 2,
+    tee: devices.tee?.provider ?? null,
+    tpm: devices.tpm !== null,
+    ima: devices.ima !== null,
+    application: apps !== null,
+    token_required: config.auth.tokens.length > 0,
+  }
+}
+
+async function withDeadline<T>(task: Promise<T>, seconds: number): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(() => reject(new AgentError("ERR_DEVICE_TIMEOUT", { expected: `an answer within ${seconds} s` })), seconds * 1000)
+  try {
+    return await Promise.race([task, promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,293 @@
+import { defineCommand } from "citty"
+import { CHECKS } from "../policy/verdict.ts"
+import { listOf, meta, repeatable } from "./command.ts"
+
+/** Options that say which agent is meant and how to answer; they may stand before or after the subcommand. */
+export const connectionArgs = {
+  url: {
+    type: "string",
+    valueHint: "URL",
+    default: "https://127.0.0.1:5555",
+    description: "where the VM's agent answers",
+  },
+  "allow-insecure-tls": {
+    type: "boolean",
+    description:
+      "accept a TLS certificate that no authority vouches for; the TEE report has to prove the key instead",
+  },
+  timeout: {
+    type: "string",
+    valueHint: "SECONDS",
+    default: "60",
+    description: "give up when the agent does not answer for so long",
+  },
+  json: { type: "boolean", description: "print one JSON object on standard output" },
+  quiet: { type: "boolean", alias: "q", description: "say only what is wrong; no progress" },
+} as const
+
+const anchorArgs = {
+  "trust-root": repeatable({
+    type: "string",
+    valueHint: "FILE",
+    description:
+      "also accept the root certificate in this PEM file, of a simulated TEE; the verdict then says SIMULATED",
+  }),
+  skip: repeatable({
+    type: "enum",
+    options: CHECKS.map((check) => check),
+    valueHint: "CHECK",
+    description: `leave a check out; the verdict says so. One of ${CHECKS.join(", ")}`,
+  }),
+} as const
+
+const tokenArgs = {
+  "token-file": {
+    type: "string",
+    valueHint: "FILE",
+    description: "file with the bearer token that the agent's [auth] asks for; - reads standard input",
+  },
+} as const
+
+const snapshotCommand = defineCommand({
+  meta: meta({
+    name: "snapshot",
+    description: "record the VM's state: what it is verified against from now on",
+    details: [
+      "The VM has to attest first: nothing is recorded through a relay or from a machine that does not prove itself. Then the agent hashes the files of the VM, and hardware, boot and TPM values of the verified evidence are added.",
+      "The file is written whole or not at all. Keep it where nobody else can change it.",
+    ],
+    examples: [
+      {
+        line: "cosmian_vm --url https://vm.example:5555 --allow-insecure-tls snapshot -o vm.snapshot",
+        does: "a VM with the agent's own certificate",
+      },
+      {
+        line: "cosmian_vm snapshot --trust-root sim/tee/trust-root.pem --allow-insecure-tls",
+        does: "a simulated VM on this machine",
+      },
+    ],
+  }),
+  args: {
+    ...connectionArgs,
+    output: {
+      type: "string",
+      alias: "o",
+      valueHint: "FILE",
+      default: "cosmian_vm.snapshot",
+      description: "where to write the snapshot",
+    },
+    ...anchorArgs,
+    ...tokenArgs,
+  },
+  async run({ args }) {
+    const { takeSnapshot } = await import("./snapshot.ts")
+    return takeSnapshot({
+      ...connectionOf(args),
+      ...trustOf(args),
+      output: args.output,
+      tokenFile: args["token-file"] ?? null,
+    })
+  },
+})
+
+const verifyCommand = defineCommand({
+  meta: meta({
+    name: "verify",
+    description: "verify the running VM against its snapshot",
+    details: [
+      "Each check is shown with what was proven, or with what was expected, what was found, what that means and what to do. Exit code 0 means that every check ran and passed, save those left out with --skip.",
+      "Exit codes: 1 no answer could be had, 2 command line, 10 channel, 11 TEE, 12 TCB, 13 binding, 14 TPM, 15 boot, 16 IMA, 17 reboot, 18 application.",
+    ],
+    examples: [
+      {
+        line: "cosmian_vm --url https://vm.example:5555 --allow-insecure-tls verify -s vm.snapshot",
+        does: "the usual case",
+      },
+      {
+        line: "cosmian_vm --url https://vm.example:5555 verify -s vm.snapshot -w extra.txt -a vm.example:443",
+        does: "files that may run besides the snapshot's, and an application that must answer from inside the VM",
+      },
+      {
+        line: "cosmian_vm verify -s vm.snapshot --skip reboot --json",
+        does: "the VM was rebooted on purpose; result for a program",
+      },
+    ],
+  }),
+  args: {
+    ...connectionArgs,
+    snapshot: {
+      type: "string",
+      alias: "s",
+      valueHint: "FILE",
+      required: true,
+      description: "the snapshot to compare with",
+    },
+    whitelist: {
+      type: "string",
+      alias: "w",
+      valueHint: "FILE",
+      description: "more files that may run: lines of path and hex digest",
+    },
+    application: repeatable({
+      type: "string",
+      alias: "a",
+      valueHint: "HOST[:PORT]",
+      description: "an application whose TLS has to end inside the VM; port 443 unless said",
+    }),
+    ...anchorArgs,
+  },
+  async run({ args }) {
+    const { verifyAgainstSnapshot } = await import("./verify.ts")
+    return verifyAgainstSnapshot({
+      ...connectionOf(args),
+      ...trustOf(args),
+      snapshot: args.snapshot,
+      whitelist: args.whitelist ?? null,
+      applications: listOf(args.application),
+    })
+  },
+})
+
+const appArgs = {
+  ...connectionArgs,
+  snapshot: {
+    type: "string",
+    alias: "s",
+    valueHint: "FILE",
+    description: "send only after the VM was verified against this snapshot",
+  },
+  ...anchorArgs,
+  ...tokenArgs,
+} as const
+
+const APP_DETAILS =
+  "Nothing is sent before the VM has attested on the very connection that is used: without --snapshot that it is a genuine confidential VM with a consistent TPM and IMA list, with it also that its content is the recorded one."
+
+const appInitCommand = defineCommand({
+  meta: meta({
+    name: "init",
+    description: "hand the application its configuration, and start it",
+    details: [APP_DETAILS],
+    examples: [
+      {
+        line: "cosmian_vm --url https://vm.example:5555 app init -c app.toml -s vm.snapshot --token-file token",
+        does: "verify, then send the configuration",
+      },
+    ],
+  }),
+  args: {
+    ...appArgs,
+    configuration: {
+      type: "string",
+      alias: ["c", "conf"],
+      valueHint: "FILE",
+      required: true,
+      description: "the application's configuration file",
+    },
+  },
+  async run({ args }) {
+    const { initApp } = await import("./app.ts")
+    return initApp({ ...appOf(args), configuration: args.configuration })
+  },
+})
+
+const appRestartCommand = defineCommand({
+  meta: meta({
+    name: "restart",
+    description: "restart the application",
+    details: [APP_DETAILS],
+    examples: [
+      {
+        line: "cosmian_vm --url https://vm.example:5555 app restart --token-file token",
+        does: "after a change of its configuration",
+      },
+    ],
+  }),
+  args: appArgs,
+  async run({ args }) {
+    const { restartApp } = await import("./app.ts")
+    return restartApp(appOf(args))
+  },
+})
+
+const appCommand = defineCommand({
+  meta: meta({ name: "app", description: "set up and restart the application inside the VM" }),
+  args: connectionArgs,
+  subCommands: { init: appInitCommand, restart: appRestartCommand },
+})
+
+/** `snapshot`, `verify`, `app`: under `cosmian_vm cli` and directly under the executable. */
+export const cliCommands = { snapshot: snapshotCommand, verify: verifyCommand, app: appCommand }
+
+export const cliCommand = defineCommand({
+  meta: meta({
+    name: "cli",
+    description: "snapshot, verify and app, as the tool of earlier versions had them",
+    examples: [
+      {
+        line: "cosmian_vm cli --url https://vm.example:5555 --allow-insecure-tls verify -s vm.snapshot",
+        does: "the same as without cli",
+      },
+    ],
+  }),
+  args: connectionArgs,
+  subCommands: cliCommands,
+})
+
+/** Which agent, and how to answer. */
+export interface ConnectionOptions {
+  readonly url: string
+  readonly insecureAllowed: boolean
+  readonly timeout: string
+  readonly json: boolean
+  readonly quiet: boolean
+}
+
+/** Whom to trust and what to leave out. */
+export interface TrustOptions {
+  /** PEM files. */
+  readonly trustRoots: readonly string[]
+  /** Names of checks, as given. */
+  readonly skip: readonly string[]
+}
+
+interface ConnectionArgs {
+  url: string
+  "allow-insecure-tls": boolean | undefined
+  timeout: string
+  json: boolean | undefined
+  quiet: boolean | undefined
+}
+
+function connectionOf(args: ConnectionArgs): ConnectionOptions {
+  return {
+    url: args.url,
+    insecureAllowed: args["allow-insecure-tls"] === true,
+    timeout: args.timeout,
+    json: args.json === true,
+    quiet: args.quiet === true,
+  }
+}
+
+function trustOf(args: { "trust-root": unknown; skip: unknown }): TrustOptions {
+  return { trustRoots: listOf(args["trust-root"]), skip: listOf(args.skip) }
+}
+
+interface AppArgs extends ConnectionArgs {
+  "trust-root": unknown
+  skip: unknown
+  snapshot: string | undefined
+  "token-file": string | undefined
+}
+
+function appOf(
+  args: AppArgs,
+): ConnectionOptions &
+  TrustOptions & { readonly snapshot: string | null; readonly tokenFile: string | null } {
+  return {
+    ...connectionOf(args),
+    ...trustOf(args),
+    snapshot: args.snapshot ?? null,
+    tokenFile: args["token-file"] ?? null,
+  }
+}

@@ -1,0 +1,301 @@
+import { NativeError } from "../errors.ts"
+import { ALG } from "../formats/tpm/algorithms.ts"
+import { PCR_SELECTIONS, type PcrSelection } from "../formats/tpm/pcr-selection.ts"
+import { encodePublic, parsePublic, type TpmPublic } from "../formats/tpm/public.ts"
+import { encodeWire, list, sized, struct, u8, u16, u32, WireReader, WireWriter } from "../formats/tpm/wire.ts"
+import { isNoSuchHandle, isRetry, rcText } from "./tss2-rc.ts"
+
+/** One command sent, one response received. */
+export type Transceive = (command: Uint8Array) => Uint8Array
+
+/** Source: TPM 2.0 Part 2, rev. 1.59, Table 12 "TPM_CC". */
+const CC = {
+  evictControl: 0x120,
+  createPrimary: 0x131,
+  shutdown: 0x145,
+  nvRead: 0x14e,
+  quote: 0x158,
+  flushContext: 0x165,
+  nvReadPublic: 0x169,
+  readPublic: 0x173,
+  getCapability: 0x17a,
+  getRandom: 0x17b,
+  pcrRead: 0x17e,
+  pcrExtend: 0x182,
+} as const
+type Command = keyof typeof CC
+
+/** Permanent handles. Source: TPM 2.0 Part 2, rev. 1.59, Table 28 "TPM_RH". */
+export const RH = { owner: 0x40000001, endorsement: 0x4000000b } as const
+const RS_PW = 0x40000009
+const ST_NO_SESSIONS = 0x8001
+const ST_SESSIONS = 0x8002
+/** Capabilities. Source: TPM 2.0 Part 2, rev. 1.59, Table 22 "TPM_CAP". */
+const CAP_HANDLES = 1
+const CAP_TPM_PROPERTIES = 6
+const PT_FAMILY_INDICATOR = 0x100
+
+const HEAD_SIZE = 10
+/** Times that a command is sent again when the TPM asks for it. */
+const RETRIES = 50
+
+/** A TPM that answered a command with an error. */
+class TpmCommandError extends NativeError<"ERR_TPM_COMMAND"> {
+  readonly rc: number
+  constructor(command: Command, rc: number) {
+    super("ERR_TPM_COMMAND", { at: `TPM2_${command}`, found: rcText(rc) })
+    this.rc = rc
+  }
+}
+
+/** The response code of an error, where a TPM's refusal is what it is about. */
+export function responseCode(error: unknown): number | null {
+  return error instanceof TpmCommandError ? error.rc : null
+}
+
+interface Sent {
+  readonly handles?: readonly number[]
+  /** How many of the handles need authorization; all have the empty one. */
+  readonly authorized?: number
+  readonly parameters?: (to: WireWriter) => void
+  /** Handles that precede the parameters of the response. */
+  readonly handlesBack?: 0 | 1
+}
+
+/**
+ * Sends a command and returns its response, set to the first handle or parameter.
+ * Source: TPM 2.0 Part 1, rev. 1.59, section "Command/Response Structure".
+ * @throws NativeError ERR_TPM_COMMAND, ERR_TPM_RESPONSE
+ */
+function send(transceive: Transceive, command: Command, sent: Sent): WireReader {
+  const bytes = encodeCommand(command, sent)
+  for (let attempt = 0; ; attempt++) {
+    const { rc, body } = openResponse(command, transceive(bytes))
+    if (rc === 0) return sent.authorized ? withoutSessions(body, sent.handlesBack ?? 0) : body
+    if (!isRetry(rc) || attempt >= RETRIES) throw new TpmCommandError(command, rc)
+    Bun.sleepSync(Math.min(2 ** attempt, 200))
+  }
+}
+
+function encodeCommand(command: Command, sent: Sent): Uint8Array {
+  const to = new WireWriter()
+  for (const handle of sent.handles ?? []) to.uint(4, handle)
+  const authorized = sent.authorized ?? 0
+  if (authorized > 0) {
+    to.uint(4, authorized * 9)
+    for (let each = 0; each < authorized; each++) {
+      // TPMS_AUTH_COMMAND: password session, no nonce, no attributes, empty password.
+      to.uint(4, RS_PW)
+      to.uint(2, 0)
+      to.uint(1, 0)
+      to.uint(2, 0)
+    }
+  }
+  sent.parameters?.(to)
+  const rest = to.bytes()
+  const head = new WireWriter()
+  head.uint(2, authorized > 0 ? ST_SESSIONS : ST_NO_SESSIONS)
+  head.uint(4, HEAD_SIZE + rest.length)
+  head.uint(4, CC[command])
+  head.put(rest)
+  return head.bytes()
+}
+
+function openResponse(command: Command, bytes: Uint8Array): { rc: number; body: WireReader } {
+  const body = new WireReader(`response to TPM2_${command}`, bytes)
+  if (bytes.length < HEAD_SIZE) throw malformed(command, `${bytes.length} bytes`)
+  const tag = body.uint(2)
+  const size = body.uint(4)
+  const rc = body.uint(4)
+  if (tag !== ST_SESSIONS && tag !== ST_NO_SESSIONS) throw malformed(command, `tag 0x${tag.toString(16)}`)
+  if (size !== bytes.length) throw malformed(command, `size ${size} in ${bytes.length} bytes`)
+  return { rc, body }
+}
+
+/** Password sessions authenticate nothing on the way back: only their place in the response is of interest. */
+function withoutSessions(body: WireReader, handles: 0 | 1): WireReader {
+  const front = body.take(handles * 4)
+  const parameters = body.take(body.uint(4))
+  return new WireReader("response parameters", new Uint8Array(Buffer.concat([front, parameters])))
+}
+
+function malformed(command: Command, found: string): NativeError {
+  return new NativeError("ERR_TPM_RESPONSE", { at: `TPM2_${command}`, found })
+}
+
+/** Whether the device is a TPM 2.0. */
+export function isTpm2(transceive: Transceive): boolean {
+  const family = capability(transceive, CAP_TPM_PROPERTIES, PT_FAMILY_INDICATOR, 1)
+  const properties = list(struct({ property: u32, value: u32 }), 1).read(family)
+  return properties[0]?.value === 0x322e3000 // "2.0\0"
+}
+
+/** Handles in use from `first` on, at most 254. */
+export function handlesInUse(transceive: Transceive, first: number): readonly number[] {
+  return list(u32, 254).read(capability(transceive, CAP_HANDLES, first, 254))
+}
+
+function capability(transceive: Transceive, kind: number, property: number, count: number): WireReader {
+  const answer = send(transceive, "getCapability", {
+    parameters(to) {
+      to.uint(4, kind)
+      to.uint(4, property)
+      to.uint(4, count)
+    },
+  })
+  u8.read(answer) // more follow: nobody here asks for them
+  if (u32.read(answer) !== kind) throw malformed("getCapability", "another capability")
+  return answer
+}
+
+/** Up to `count` random bytes; a TPM gives as many as its largest digest at a time. */
+export function getRandom(transceive: Transceive, count: number): Uint8Array {
+  const answer = send(transceive, "getRandom", { parameters: (to) => to.uint(2, count) })
+  return sized(count).read(answer)
+}
+
+/** The public area of a loaded or persistent key, or null where the handle is free. */
+export function readPublic(transceive: Transceive, handle: number): TpmPublic | null {
+  try {
+    const answer = send(transceive, "readPublic", { handles: [handle] })
+    return parsePublic(sized(1024).read(answer))
+  } catch (error) {
+    const rc = responseCode(error)
+    if (rc !== null && isNoSuchHandle(rc)) return null
+    throw error
+  }
+}
+
+/** Makes a primary key from a template, with empty authorization. Its handle is transient: flush it. */
+export function createPrimary(
+  transceive: Transceive,
+  hierarchy: number,
+  template: TpmPublic,
+): { handle: number; publicArea: TpmPublic } {
+  const answer = send(transceive, "createPrimary", {
+    handles: [hierarchy],
+    authorized: 1,
+    handlesBack: 1,
+    parameters(to) {
+      to.put(Uint8Array.of(0, 4, 0, 0, 0, 0)) // TPM2B_SENSITIVE_CREATE: no password, no data
+      sized(1024).write(encodePublic(template), to)
+      sized(64).write(new Uint8Array(0), to) // outsideInfo
+      PCR_SELECTIONS.write([], to) // creationPCR
+    },
+  })
+  const handle = answer.uint(4)
+  return { handle, publicArea: parsePublic(sized(1024).read(answer)) }
+}
+
+/** Makes a transient key persistent. */
+export function persist(transceive: Transceive, transient: number, persistent: number): void {
+  send(transceive, "evictControl", {
+    handles: [RH.owner, transient],
+    authorized: 1,
+    parameters: (to) => to.uint(4, persistent),
+  })
+}
+
+export function flush(transceive: Transceive, handle: number): void {
+  send(transceive, "flushContext", { parameters: (to) => to.uint(4, handle) })
+}
+
+/** Signs PCRs by a key of its own scheme and empty authorization. */
+export function quote(
+  transceive: Transceive,
+  key: number,
+  qualifyingData: Uint8Array,
+  selections: readonly PcrSelection[],
+): { attest: Uint8Array; signature: Uint8Array } {
+  const answer = send(transceive, "quote", {
+    handles: [key],
+    authorized: 1,
+    parameters(to) {
+      sized(64).write(qualifyingData, to)
+      to.uint(2, ALG.null)
+      PCR_SELECTIONS.write(selections, to)
+    },
+  })
+  const attest = sized(1024).read(answer)
+  return { attest, signature: answer.take(answer.remaining) }
+}
+
+/** Values of some of the selected PCRs (a TPM answers with 8 at most), which ones, and the count of changes of all PCRs. */
+export function readPcrs(
+  transceive: Transceive,
+  selections: readonly PcrSelection[],
+): { updates: number; selections: readonly PcrSelection[]; values: readonly Uint8Array[] } {
+  const answer = send(transceive, "pcrRead", { parameters: (to) => PCR_SELECTIONS.write(selections, to) })
+  return {
+    updates: u32.read(answer),
+    selections: PCR_SELECTIONS.read(answer),
+    values: list(sized(64), 8).read(answer),
+  }
+}
+
+/** Extends a PCR, each bank by its own digest. */
+export function extendPcr(
+  transceive: Transceive,
+  pcr: number,
+  digests: readonly { readonly algorithm: number; readonly digest: Uint8Array }[],
+): void {
+  send(transceive, "pcrExtend", {
+    handles: [pcr],
+    authorized: 1,
+    parameters(to) {
+      to.uint(4, digests.length)
+      for (const { algorithm, digest } of digests) {
+        to.uint(2, algorithm)
+        to.put(digest)
+      }
+    },
+  })
+}
+
+/** TPMS_NV_PUBLIC. Source: TPM 2.0 Part 2, rev. 1.59, Table 239. */
+const NV_PUBLIC = struct({
+  nvIndex: u32,
+  nameAlg: u16,
+  attributes: u32,
+  authPolicy: sized(64),
+  dataSize: u16,
+})
+
+/** What an NV index is, or null where it is not defined. `dataSize`: bytes. */
+export function readNvPublic(
+  transceive: Transceive,
+  index: number,
+): { attributes: number; dataSize: number } | null {
+  try {
+    const answer = send(transceive, "nvReadPublic", { handles: [index] })
+    return NV_PUBLIC.read(new WireReader("TPMS_NV_PUBLIC", sized(512).read(answer)))
+  } catch (error) {
+    const rc = responseCode(error)
+    if (rc !== null && isNoSuchHandle(rc)) return null
+    throw error
+  }
+}
+
+/** Some bytes of an NV index. @param authorizedBy the index itself or the owner, with empty authorization. */
+export function readNv(
+  transceive: Transceive,
+  authorizedBy: number,
+  index: number,
+  size: number,
+  offset: number,
+): Uint8Array {
+  const answer = send(transceive, "nvRead", {
+    handles: [authorizedBy, index],
+    authorized: 1,
+    parameters(to) {
+      to.uint(2, size)
+      to.uint(2, offset)
+    },
+  })
+  return sized(size).read(answer)
+}
+
+/** An orderly shutdown before power goes away: the next start finds counters and clock in order. */
+export function shutdown(transceive: Transceive): void {
+  send(transceive, "shutdown", { parameters: (to) => to.put(encodeWire(u16, 0)) })
+}

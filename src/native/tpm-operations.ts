@@ -1,0 +1,310 @@
+import { createHash } from "node:crypto"
+import { CodedError, NativeError } from "../errors.ts"
+import { bytesEqual } from "../formats/hex.ts"
+import { ALG, CURVE, hashName } from "../formats/tpm/algorithms.ts"
+import { parseAttest } from "../formats/tpm/attest.ts"
+import { type PcrSelection, selectedPcrs, selectPcrs } from "../formats/tpm/pcr-selection.ts"
+import { encodePublic, hasAttribute, OBJECT, type TpmPublic } from "../formats/tpm/public.ts"
+import { parseSignature } from "../formats/tpm/signature.ts"
+import type { TpmKeys, TpmQuote } from "./ports.ts"
+import * as commands from "./tpm-commands.ts"
+import type { TpmTransport } from "./tss2.ts"
+import { RC_OBJECT_MEMORY } from "./tss2-rc.ts"
+
+/** Where the predecessor kept its keys, and so do we. */
+const EK_HANDLE = 0x81000050
+const AK_HANDLE = 0x81000051
+const TRANSIENT_FIRST = 0x80000000
+
+/**
+ * Template L-2: ECC P-256 endorsement key, used under its PolicyA.
+ * Source: TCG EK Credential Profile for TPM Family 2.0, version 2.5, section B.3.4.
+ */
+const EK_TEMPLATE: TpmPublic = {
+  type: "ecc",
+  nameAlg: ALG.sha256,
+  objectAttributes:
+    OBJECT.fixedTPM |
+    OBJECT.fixedParent |
+    OBJECT.sensitiveDataOrigin |
+    OBJECT.adminWithPolicy |
+    OBJECT.restricted |
+    OBJECT.decrypt,
+  authPolicy: Uint8Array.from(
+    Buffer.from("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa", "hex"),
+  ),
+  symmetric: { algorithm: ALG.aes, keyBits: 128, mode: ALG.cfb },
+  scheme: null,
+  curveId: CURVE.p256,
+  kdf: null,
+  x: new Uint8Array(32),
+  y: new Uint8Array(32),
+}
+
+/**
+ * Attestation key: restricted, so that it signs only what its TPM itself states. A primary key of the endorsement
+ * hierarchy, hence the same key again if somebody evicts it.
+ */
+const AK_TEMPLATE: TpmPublic = {
+  ...EK_TEMPLATE,
+  objectAttributes:
+    OBJECT.fixedTPM |
+    OBJECT.fixedParent |
+    OBJECT.sensitiveDataOrigin |
+    OBJECT.userWithAuth |
+    OBJECT.noDA |
+    OBJECT.restricted |
+    OBJECT.sign,
+  authPolicy: new Uint8Array(0),
+  symmetric: null,
+  scheme: { scheme: ALG.ecdsa, hash: ALG.sha256 },
+  x: new Uint8Array(0),
+  y: new Uint8Array(0),
+}
+
+/** Quotes tried before giving up on PCRs that move between quote and read. */
+const QUOTE_ATTEMPTS = 20
+/** Bytes per NV read: every TPM allows as many. */
+const NV_CHUNK = 512
+/** Source: TPM 2.0 Part 2, rev. 1.59, Table 236 "TPMA_NV". */
+const NV = { ownerRead: 2 ** 17, authRead: 2 ** 18, written: 2 ** 29 }
+
+/** What the TPM thread can do. Each operation opens the transport and closes it: swtpm serves one client at a time. */
+export function tpmOperations(open: () => TpmTransport) {
+  const burst =
+    <A, R>(run: (transceive: commands.Transceive, argument: A) => R) =>
+    (argument: A): R => {
+      const transport = open()
+      try {
+        return run((command) => transport.transceive(command), argument)
+      } finally {
+        transport.close()
+      }
+    }
+  return {
+    probe: burst((transceive, _: null) => probe(transceive)),
+    random: burst((transceive, count: number) => random(transceive, count)),
+    ensureKeys: burst((transceive, _: null) => ensureKeys(transceive)),
+    quote: burst(quoteStable),
+    readNv: burst((transceive, index: number) => readNv(transceive, index)),
+    pcrs: burst((transceive, pcrs: readonly number[]) =>
+      readSelected(transceive, selectPcrs(ALG.sha256, pcrs)),
+    ),
+    extend: burst(extendAllBanks),
+    shutdown: burst((transceive, _: null) => commands.shutdown(transceive)),
+  }
+}
+
+export type TpmOperations = ReturnType<typeof tpmOperations>
+
+export interface QuoteRequest {
+  readonly pcrs: readonly number[]
+  readonly qualifyingData: Uint8Array
+}
+
+/** Data measured into a PCR: each bank is extended with its own hash over it, as kernel and firmware do. */
+export interface ExtendRequest {
+  readonly pcr: number
+  readonly data: readonly Uint8Array[]
+}
+
+function probe(transceive: commands.Transceive): void {
+  if (!commands.isTpm2(transceive))
+    throw new NativeError("ERR_TPM_DEVICE", { expected: "a TPM 2.0", found: "another device" })
+}
+
+function random(transceive: commands.Transceive, count: number): Uint8Array {
+  if (!Number.isInteger(count) || count < 1 || count > 1024)
+    throw new NativeError("ERR_TOO_LARGE", {
+      at: "TPM random",
+      expected: "1 to 1024 bytes",
+      found: `${count}`,
+    })
+  const out = new Uint8Array(count)
+  for (let filled = 0; filled < count; ) {
+    const some = commands.getRandom(transceive, Math.min(count - filled, 32))
+    if (some.length === 0)
+      throw new NativeError("ERR_TPM_RESPONSE", { at: "TPM2_getRandom", found: "0 bytes" })
+    out.set(some, filled)
+    filled += some.length
+  }
+  return out
+}
+
+function ensureKeys(transceive: commands.Transceive): TpmKeys {
+  return {
+    ekPublic: ensureKey(transceive, EK_HANDLE, EK_TEMPLATE, "an endorsement key", isEndorsementKey),
+    akPublic: ensureKey(
+      transceive,
+      AK_HANDLE,
+      AK_TEMPLATE,
+      "an ECDSA P-256 attestation key",
+      isAttestationKey,
+    ),
+  }
+}
+
+function ensureKey(
+  transceive: commands.Transceive,
+  handle: number,
+  template: TpmPublic,
+  kind: string,
+  accept: (publicArea: TpmPublic) => boolean,
+): Uint8Array {
+  const present = commands.readPublic(transceive, handle) ?? makeKey(transceive, handle, template)
+  if (accept(present)) return encodePublic(present)
+  throw new NativeError("ERR_TPM_HANDLE_TAKEN", {
+    at: `handle 0x${handle.toString(16)}`,
+    expected: kind,
+    found: `an ${present.type} key with attributes 0x${present.objectAttributes.toString(16)}`,
+    hint: `find out whose key it is; if nobody's: tpm2_evictcontrol -c 0x${handle.toString(16)}`,
+  })
+}
+
+function makeKey(transceive: commands.Transceive, handle: number, template: TpmPublic): TpmPublic {
+  const made = createWithRoom(transceive, template)
+  try {
+    commands.persist(transceive, made.handle, handle)
+    return made.publicArea
+  } finally {
+    commands.flush(transceive, made.handle)
+  }
+}
+
+/**
+ * Without a resource manager, keys that a killed process left loaded fill the few slots: they are flushed, once. Behind a
+ * resource manager only this connection's own keys are listed.
+ */
+function createWithRoom(transceive: commands.Transceive, template: TpmPublic) {
+  try {
+    return commands.createPrimary(transceive, commands.RH.endorsement, template)
+  } catch (error) {
+    if (commands.responseCode(error) !== RC_OBJECT_MEMORY) throw error
+    for (const left of commands.handlesInUse(transceive, TRANSIENT_FIRST))
+      if (left >>> 24 === 0x80) commands.flush(transceive, left)
+    return commands.createPrimary(transceive, commands.RH.endorsement, template)
+  }
+}
+
+function isEndorsementKey(key: TpmPublic): boolean {
+  return staysInTpm(key) && hasAttribute(key, "restricted") && hasAttribute(key, "decrypt")
+}
+
+function isAttestationKey(key: TpmPublic): boolean {
+  const scheme = key.scheme?.scheme === ALG.ecdsa && key.scheme.hash === ALG.sha256
+  const signs = hasAttribute(key, "sign") && !hasAttribute(key, "decrypt") && hasAttribute(key, "restricted")
+  return staysInTpm(key) && signs && scheme && key.type === "ecc" && key.curveId === CURVE.p256
+}
+
+function staysInTpm(key: TpmPublic): boolean {
+  return (
+    hasAttribute(key, "fixedTPM") &&
+    hasAttribute(key, "fixedParent") &&
+    hasAttribute(key, "sensitiveDataOrigin")
+  )
+}
+
+/** A quote holds digests only, so the values are read beside it, and both are taken again when a PCR moved in between. */
+function quoteStable(transceive: commands.Transceive, { pcrs, qualifyingData }: QuoteRequest): TpmQuote {
+  const ascending = [...new Set(pcrs)].sort((a, b) => a - b)
+  const selection = selectPcrs(ALG.sha256, ascending)
+  for (let attempt = 0; attempt < QUOTE_ATTEMPTS; attempt++) {
+    const { attest, signature } = quoteOrExplain(transceive, qualifyingData, selection)
+    const pcrValues = readSelected(transceive, selection)
+    if (bytesEqual(quotedDigest(attest, signature).pcrDigest, digestOf(signature, pcrValues)))
+      return { attest, signature, pcrValues }
+  }
+  throw new NativeError("ERR_TPM_PCR_MOVING", {
+    at: `PCRs ${ascending.join(",")}`,
+    expected: "values that stay for the time of a quote",
+    found: `${QUOTE_ATTEMPTS} quotes that were outdated when the values were read`,
+    hint: "try again when fewer programs are being started",
+  })
+}
+
+function quoteOrExplain(
+  transceive: commands.Transceive,
+  qualifyingData: Uint8Array,
+  selection: PcrSelection,
+) {
+  try {
+    return commands.quote(transceive, AK_HANDLE, qualifyingData, [selection])
+  } catch (error) {
+    if (!(error instanceof CodedError) || commands.responseCode(error) === null) throw error
+    throw new NativeError("ERR_TPM_COMMAND", {
+      at: error.at ?? "TPM2_quote",
+      ...(error.found === undefined ? {} : { found: error.found }),
+      hint: "the attestation key has to be made first (ensureKeys), and qualifying data is at most 64 bytes",
+      cause: error,
+    })
+  }
+}
+
+function quotedDigest(attest: Uint8Array, signature: Uint8Array) {
+  parseSignature(signature)
+  return parseAttest(attest)
+}
+
+function digestOf(signature: Uint8Array, values: readonly Uint8Array[]): Uint8Array {
+  const name = hashName(parseSignature(signature).hash)
+  if (name === null) throw new NativeError("ERR_TPM_RESPONSE", { at: "TPM2_quote", found: "an unknown hash" })
+  const hash = createHash(name)
+  for (const value of values) hash.update(value)
+  return new Uint8Array(hash.digest())
+}
+
+/** All values of a selection, ascending. */
+function readSelected(transceive: commands.Transceive, selection: PcrSelection): Uint8Array[] {
+  const values = new Map<number, Uint8Array>()
+  let missing = selectedPcrs(selection)
+  while (missing.length > 0) {
+    const answer = commands.readPcrs(transceive, [selectPcrs(selection.hash, missing)])
+    const got = answer.selections.flatMap(selectedPcrs)
+    if (got.length === 0 || got.length !== answer.values.length)
+      throw new NativeError("ERR_TPM_RESPONSE", {
+        at: `TPM2_pcrRead of PCRs ${missing.join(",")}`,
+        expected: "values of the SHA-256 bank",
+        found: `${answer.values.length} values of ${got.length} PCRs`,
+        hint: "the TPM's SHA-256 bank has to be enabled (firmware setup)",
+      })
+    for (const [index, value] of answer.values.entries()) values.set(got[index] ?? -1, value)
+    missing = missing.filter((pcr) => !values.has(pcr))
+  }
+  return [...values.entries()].sort(([a], [b]) => a - b).map(([, value]) => value)
+}
+
+function readNv(transceive: commands.Transceive, index: number): Uint8Array | null {
+  const description = commands.readNvPublic(transceive, index)
+  if (description === null || (description.attributes & NV.written) === 0) return null
+  const authorizedBy = (description.attributes & NV.authRead) !== 0 ? index : commands.RH.owner
+  const out = new Uint8Array(description.dataSize)
+  for (let offset = 0; offset < out.length; ) {
+    const size = Math.min(NV_CHUNK, out.length - offset)
+    const some = commands.readNv(transceive, authorizedBy, index, size, offset)
+    if (some.length !== size)
+      throw new NativeError("ERR_TPM_RESPONSE", {
+        at: `NV index 0x${index.toString(16)}`,
+        expected: `${size} bytes`,
+        found: `${some.length}`,
+      })
+    out.set(some, offset)
+    offset += size
+  }
+  return out
+}
+
+const BANKS = [ALG.sha1, ALG.sha256, ALG.sha384, ALG.sha512] as const
+
+function extendAllBanks(transceive: commands.Transceive, { pcr, data }: ExtendRequest): void {
+  for (const each of data) {
+    const digests = BANKS.map((algorithm) => ({
+      algorithm,
+      digest: new Uint8Array(
+        createHash(hashName(algorithm) ?? "sha256")
+          .update(each)
+          .digest(),
+      ),
+    }))
+    commands.extendPcr(transceive, pcr, digests)
+  }
+}

@@ -1,0 +1,34 @@
+import { DeviceWorker } from "./device-worker.ts"
+import type { Tpm } from "./ports.ts"
+import type { TpmOperations } from "./tpm-operations.ts"
+import { checkTcti } from "./tss2.ts"
+
+/**
+ * Opens a TPM by its address: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=N`. Calls run in a thread of their own; the
+ * connection is opened for each and closed again, so that several processes can use a TPM emulator.
+ * @throws UsageError ERR_TPM_TCTI
+ * @throws NativeError ERR_TPM_LIBRARY, ERR_TPM_DEVICE
+ */
+export async function openTpm(tcti: string): Promise<Tpm> {
+  const worker = await openTpmWorker(tcti)
+  return {
+    random: (count) => worker.call("random", count),
+    ensureKeys: () => worker.call("ensureKeys", null),
+    quote: ({ pcrs, qualifyingData }) => worker.call("quote", { pcrs, qualifyingData }),
+    readNv: (index) => worker.call("readNv", index),
+    close: () => worker.close(),
+  }
+}
+
+/** The TPM's thread with all its operations, among them those that only a simulated machine needs. @throws as openTpm */
+export async function openTpmWorker(tcti: string): Promise<DeviceWorker<TpmOperations>> {
+  checkTcti(tcti)
+  const worker = new DeviceWorker<TpmOperations>("tpm", tcti)
+  try {
+    await worker.call("probe", null)
+    return worker
+  } catch (error) {
+    await worker.close()
+    throw error
+  }
+}

@@ -1,0 +1,87 @@
+import { textToPath } from "../formats/path-text.ts"
+import type { JsonCursor } from "../formats/strict-json.ts"
+import { FileHashIndexBuilder } from "./file-hashes.ts"
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+/** Value of a hex digit by its character code; 255 for other bytes. */
+const HEX = Uint8Array.from({ length: 256 }, (_, code) => {
+  const digit = "0123456789abcdef".indexOf(String.fromCharCode(code).toLowerCase())
+  return digit < 0 ? 255 : digit
+})
+/** Hex digits of the longest digest, SHA-512. */
+const MAX_DIGEST_CHARACTERS = 128
+
+/**
+ * Reads `[["/path","hex"],…]` from the cursor into an index builder, without making a string for each path and digest:
+ * a snapshot has some hundred thousand of them.
+ * @throws ParseError ERR_MALFORMED, ERR_TRUNCATED.
+ */
+export function readFileHashes(cursor: JsonCursor): FileHashIndexBuilder {
+  const builder = new FileHashIndexBuilder()
+  cursor.items("[", "]", () => {
+    cursor.expect("[")
+    const pathEnd = readPath(cursor, builder)
+    cursor.expect(",")
+    const digestEnd = readDigest(cursor, builder)
+    cursor.expect("]")
+    builder.end(pathEnd, digestEnd)
+  })
+  return builder
+}
+
+/** Copies the path's bytes into the builder; gives the end there. */
+function readPath(cursor: JsonCursor, builder: FileHashIndexBuilder): number {
+  cursor.expect('"')
+  const { bytes, at: start } = cursor
+  const end = bytes.indexOf(QUOTE, start)
+  if (end === start) throw cursor.malformed("a path")
+  if (end > start) {
+    builder.reserve(end - start, 0)
+    const { paths, pathBytes } = builder
+    let at = start
+    for (; at < end; at++) {
+      const byte = bytes[at] ?? 0
+      if (byte === BACKSLASH || byte < 0x20) break
+      paths[pathBytes + at - start] = byte
+    }
+    if (at === end) {
+      cursor.moveTo(end + 1)
+      return pathBytes + end - start
+    }
+  }
+  // Escapes, a control character, or no end: the general reader decides.
+  cursor.moveTo(start - 1)
+  const text = cursor.string()
+  if (text.includes("\0")) {
+    cursor.moveTo(start)
+    throw cursor.malformed("a path without NUL")
+  }
+  const path = textToPath(text)
+  builder.reserve(path.length, 0)
+  builder.paths.set(path, builder.pathBytes)
+  return builder.pathBytes + path.length
+}
+
+/** Copies the digest's bytes into the builder; gives the end there. */
+function readDigest(cursor: JsonCursor, builder: FileHashIndexBuilder): number {
+  cursor.expect('"')
+  const { bytes, at: start } = cursor
+  builder.reserve(0, MAX_DIGEST_CHARACTERS / 2)
+  const { digests, digestBytes } = builder
+  let out = digestBytes
+  let at = start
+  for (; at < start + MAX_DIGEST_CHARACTERS; at += 2) {
+    const high = HEX[bytes[at] ?? 0] ?? 255
+    const low = HEX[bytes[at + 1] ?? 0] ?? 255
+    if (high > 15 || low > 15) break
+    digests[out] = high * 16 + low
+    out += 1
+  }
+  if (bytes[at] !== QUOTE || at === start) {
+    cursor.moveTo(at)
+    throw cursor.malformed("a digest in hex")
+  }
+  cursor.moveTo(at + 1)
+  return out
+}
