@@ -33,6 +33,21 @@ const SOURCES = [
   "package-lock.json",
 ]
 
+/** How every executable is compiled. Reasons are in docs/building.md. */
+export const COMPILE_OPTIONS: readonly string[] = [
+  "--compile",
+  "--production",
+  "--minify",
+  "--bytecode",
+  "--format=esm",
+  "--splitting",
+  "--env=disable",
+  "--no-compile-autoload-dotenv",
+  "--no-compile-autoload-bunfig",
+  "--no-compile-autoload-tsconfig",
+  "--no-compile-autoload-package-json",
+]
+
 export interface Built {
   readonly target: TargetName
   readonly path: string
@@ -91,19 +106,9 @@ async function compile(target: TargetName, commit: string): Promise<Uint8Array> 
     const command = [
       process.execPath,
       "build",
-      "--compile",
       `--target=bun-${target}`,
       ...runtime,
-      "--production",
-      "--minify",
-      "--bytecode",
-      "--format=esm",
-      "--splitting",
-      "--env=disable",
-      "--no-compile-autoload-dotenv",
-      "--no-compile-autoload-bunfig",
-      "--no-compile-autoload-tsconfig",
-      "--no-compile-autoload-package-json",
+      ...COMPILE_OPTIONS,
       `--define=BUILD_COMMIT=${JSON.stringify(commit)}`,
       join(ROOT, "src", "main.ts"),
       `--outfile=${output}`,

@@ -41,7 +41,7 @@ export interface RequestEnvironment {
 }
 
 export interface AgentEnv {
-  Bindings: RequestEnvironment | undefined
+  Bindings: RequestEnvironment
 }
 export type AgentApp = Hono<AgentEnv>
 
@@ -68,12 +68,18 @@ export function createAgentApp(dependencies: AgentDependencies): AgentApp {
     key: devices.tpm === null ? null : new AttestationKey(devices.tpm),
     inTurn: (environment, signal, task) => {
       environment?.allowSeconds?.(2 * DEVICE_SECONDS)
-      return queue.run(clientOf(environment?.address ?? ""), () => withDeadline(task(), DEVICE_SECONDS), signal)
+      return queue.run(
+        clientOf(environment?.address ?? ""),
+        () => withDeadline(task(), DEVICE_SECONDS),
+        signal,
+      )
     },
   }
   const app: AgentApp = new Hono<AgentEnv>()
   app.onError((error, c) => errorResponse(error, c, log))
-  app.notFound((c) => errorResponse(new AgentError("ERR_NOT_FOUND", { at: c.req.path.slice(0, 100) }), c, log))
+  app.notFound((c) =>
+    errorResponse(new AgentError("ERR_NOT_FOUND", { at: c.req.path.slice(0, 100) }), c, log),
+  )
   app.use(async (c, next) => {
     const start = performance.now()
     await next()
@@ -112,7 +118,10 @@ function infoOf({ version, devices, apps, config }: AgentDependencies): Record<s
 
 async function withDeadline<T>(task: Promise<T>, seconds: number): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new AgentError("ERR_DEVICE_TIMEOUT", { expected: `an answer within ${seconds} s` })), seconds * 1000)
+  const timer = setTimeout(
+    () => reject(new AgentError("ERR_DEVICE_TIMEOUT", { expected: `an answer within ${seconds} s` })),
+    seconds * 1000,
+  )
   try {
     return await Promise.race([task, promise])
   } finally {

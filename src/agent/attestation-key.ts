@@ -40,7 +40,11 @@ export class AttestationKey {
   async #read(): Promise<AttestationKeyInfo> {
     const { akPublic } = await this.#tpm.ensureKeys()
     const nv = await this.#tpm.readNv(EK_CERTIFICATE_P256)
-    return { akPublic, akName: tpmName(parsePublic(akPublic)), ekCertificate: nv === null ? null : certificateIn(nv) }
+    return {
+      akPublic,
+      akName: tpmName(parsePublic(akPublic)),
+      ekCertificate: nv === null ? null : certificateIn(nv),
+    }
   }
 }
 

@@ -9,9 +9,12 @@ import type { AgentConfig } from "./config.ts"
  */
 export function requireWriter(headers: Headers, auth: AgentConfig["auth"]): void {
   refuseCrossOrigin(headers)
-  if (auth.tokens.length > 0) return requireToken(headers, auth.tokens)
-  if (auth.openWrites) return
-  throw new AgentError("ERR_WRITES_DISABLED", {
+  if (auth.tokens.length > 0) requireToken(headers, auth.tokens)
+  else if (!auth.openWrites) throw writesDisabled()
+}
+
+function writesDisabled(): AgentError<"ERR_WRITES_DISABLED"> {
+  return new AgentError("ERR_WRITES_DISABLED", {
     expected: "credentials in the table [auth] of the agent's configuration",
     found: "none",
     hint: "add the SHA-256 of a token to [auth] tokens and send the token as Authorization: Bearer",
@@ -39,7 +42,9 @@ function refuseCrossOrigin(headers: Headers): void {
 function requireToken(headers: Headers, accepted: readonly Uint8Array[]): void {
   const [, token] = /^Bearer +([^ ]+) *$/i.exec(headers.get("authorization") ?? "") ?? []
   // Compared by their hashes: equal lengths, no early end, and no token is ever kept.
-  const given = createHash("sha256").update(token ?? "").digest()
+  const given = createHash("sha256")
+    .update(token ?? "")
+    .digest()
   let known = false
   for (const candidate of accepted) known = timingSafeEqual(candidate, given) || known
   if (token !== undefined && known) return

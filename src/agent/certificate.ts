@@ -30,7 +30,7 @@ export async function makeSelfSignedCertificate(request: CertificateRequest): Pr
   const keys = request.privateKey === null ? await makeKeys() : await importKeys(request.privateKey)
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serialNumber(),
-    name: [{ CN: [{ utf8String: (request.names[0] ?? "cosmian-vm").slice(0, 64) }] }],
+    name: [{ CN: [(request.names[0] ?? "cosmian-vm").slice(0, 64)] }],
     notBefore: request.notBefore,
     notAfter: request.notAfter,
     keys,

@@ -13,7 +13,8 @@ export function detectCloud(directory: string): "AWS" | "Azure" | "GCP" | null {
   const vendor = dmi(directory, "sys_vendor")
   if (vendor === "Amazon EC2" || dmi(directory, "bios_vendor") === "Amazon EC2") return "AWS"
   if (vendor === "Google" || dmi(directory, "product_name") === "Google Compute Engine") return "GCP"
-  if (vendor === "Microsoft Corporation" && dmi(directory, "chassis_asset_tag") === AZURE_ASSET_TAG) return "Azure"
+  if (vendor === "Microsoft Corporation" && dmi(directory, "chassis_asset_tag") === AZURE_ASSET_TAG)
+    return "Azure"
   return null
 }
 

@@ -163,7 +163,11 @@ function tpmOf(agent: Table): string | null | undefined {
   if (value === "none") return null
   if (isAbsolute(value)) return `device:${value}`
   if (/^[a-z]+:/.test(value)) return value
-  throw agent.fault("tpm_device", 'a device such as /dev/tpmrm0, a TCTI such as swtpm:port=2321, or "none"', value)
+  throw agent.fault(
+    "tpm_device",
+    'a device such as /dev/tpmrm0, a TCTI such as swtpm:port=2321, or "none"',
+    value,
+  )
 }
 
 function applicationOf(root: Table, base: string): ApplicationConfig | null {
@@ -174,7 +178,11 @@ function applicationOf(root: Table, base: string): ApplicationConfig | null {
     throw app.fault("service_type", "systemd, supervisor or standalone", JSON.stringify(serviceType))
   const serviceName = app.required("service_name")
   if (!/^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$/.test(serviceName))
-    throw app.fault("service_name", "a name of letters, digits and _.@:- that begins with a letter, digit or _", JSON.stringify(serviceName))
+    throw app.fault(
+      "service_name",
+      "a name of letters, digits and _.@:- that begins with a letter, digit or _",
+      JSON.stringify(serviceName),
+    )
   app.required("app_storage")
   const storage = pathOf(app, "app_storage", base) ?? base
   app.unknownKeys("warn")
@@ -187,7 +195,7 @@ function tokensOf(auth: Table): Uint8Array[] {
     if (bytes?.length === 32) return bytes
     // The text is not repeated: it may be a token in clear.
     throw auth.fault("tokens", "SHA-256 of tokens, 64 hexadecimal digits each", "something else", {
-      hint: "printf %s \"$TOKEN\" | sha256sum; the token itself never belongs in this file",
+      hint: 'printf %s "$TOKEN" | sha256sum; the token itself never belongs in this file',
     })
   })
 }
@@ -294,7 +302,8 @@ class Table {
   unknownKeys(reaction: "warn" | "refuse"): void {
     for (const key of Object.keys(this.#values)) {
       if (this.#known.has(key)) continue
-      if (reaction === "refuse") throw this.fault(key, `one of ${[...this.#known].join(", ")}`, `the unknown setting ${key}`)
+      if (reaction === "refuse")
+        throw this.fault(key, `one of ${[...this.#known].join(", ")}`, `the unknown setting ${key}`)
       this.shared.warnings.push(`${this.#place(key)}: unknown setting, ignored`)
     }
   }

@@ -1,5 +1,5 @@
-import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
 import { createHash, hash } from "node:crypto"
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
 import { systemPath } from "./walk.ts"
 
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_NOCTTY } = constants
@@ -21,7 +21,12 @@ export interface HashProgress {
  * @throws the system's error (`code`: EACCES, EIO, …), with EFBIG for a file that grew faster than it was read, and
  * ECANCELED.
  */
-export function hashFile(path: string, algorithm: string, buffer: Uint8Array, progress: HashProgress): string | null {
+export function hashFile(
+  path: string,
+  algorithm: string,
+  buffer: Uint8Array,
+  progress: HashProgress,
+): string | null {
   const fd = openRegular(path)
   if (fd === null) return null
   try {
@@ -36,7 +41,13 @@ export function hashFile(path: string, algorithm: string, buffer: Uint8Array, pr
 }
 
 /** Hashes on from a full buffer. */
-function hashStream(fd: number, algorithm: string, buffer: Uint8Array, limit: number, progress: HashProgress): string {
+function hashStream(
+  fd: number,
+  algorithm: string,
+  buffer: Uint8Array,
+  limit: number,
+  progress: HashProgress,
+): string {
   const hasher = createHash(algorithm)
   let total = 0
   for (let length = buffer.length; length > 0; length = fill(fd, buffer, progress)) {

@@ -1,5 +1,8 @@
 /** Messages between the agent and its hash workers. Paths travel joined by NUL, which no path holds. */
 
+/** A path that could not be read, and the system's reason. */
+export type UnreadablePath = readonly [path: string, reason: string]
+
 /** `workerData` of a hash worker. */
 export interface HashWorkerData {
   readonly role: "hash"
@@ -28,7 +31,7 @@ export interface HashAnswer {
   /** JSON pairs made by `hash`, compressed; null where there are none. */
   readonly block: Uint8Array | null
   /** What could not be read, and the system's reason. */
-  readonly unreadable: readonly (readonly [path: string, reason: string])[]
+  readonly unreadable: readonly UnreadablePath[]
   /** A fault of the worker itself: the snapshot fails. */
   readonly fault: string | null
 }

@@ -14,12 +14,17 @@ export function runHashWorker(): void {
   if (port === null) throw new Error("the hash worker has no parent")
   const worker = new HashWorker(workerData)
   port.on("message", (task: HashTask) => {
-    const answer = worker.answer(task)
-    port.postMessage(answer, answer.block === null ? [] : [answer.block.buffer as ArrayBuffer])
+    port.postMessage(worker.answer(task))
   })
 }
 
-const NOTHING: Omit<HashAnswer, "kind"> = { directories: "", files: "", block: null, unreadable: [], fault: null }
+const NOTHING: Omit<HashAnswer, "kind"> = {
+  directories: "",
+  files: "",
+  block: null,
+  unreadable: [],
+  fault: null,
+}
 
 class HashWorker {
   readonly #algorithm: string

@@ -85,6 +85,25 @@ export function certificateNames(hostname: string, configuredHost: string): stri
   return [...new Set(everywhere ? names : [...names, configuredHost])]
 }
 
+/**
+ * Makes a self-signed certificate for a TLS server.
+ * @param options hosts: names and addresses; now: clock; privateKeyPem: P-256 key to certify, absent: a new one.
+ */
+export async function createSelfSigned(options: {
+  readonly hosts: readonly string[]
+  readonly now: Date
+  readonly privateKeyPem?: string | null
+}): Promise<{ keyPem: string; certificatePem: string }> {
+  const { certificate, privateKey } = await makeSelfSignedCertificate({
+    names: options.hosts,
+    // A machine whose clock is set after its first start should still accept its own certificate.
+    notBefore: new Date(options.now.getTime() - DAY),
+    notAfter: new Date(options.now.getTime() + VALIDITY),
+    privateKey: options.privateKeyPem ?? null,
+  })
+  return { keyPem: privateKey, certificatePem: certificate }
+}
+
 async function makeIdentity(files: IdentityFiles, names: readonly string[], now: Date): Promise<void> {
   const existing = existsSync(files.privateKey) ? readPem(files.privateKey) : null
   if (existing !== null) {
@@ -97,18 +116,12 @@ async function makeIdentity(files: IdentityFiles, names: readonly string[], now:
         hint: "install the certificate, or move the key away to have a new self-signed certificate made",
       })
   }
-  const { certificate, privateKey } = await makeSelfSignedCertificate({
-    names,
-    // A machine whose clock is set after its first start should still accept its own certificate.
-    notBefore: new Date(now.getTime() - DAY),
-    notAfter: new Date(now.getTime() + VALIDITY),
-    privateKey: existing,
-  })
+  const { certificatePem, keyPem } = await createSelfSigned({ hosts: names, now, privateKeyPem: existing })
   attempt(files.privateKey, "a place to write to", () => {
     makePrivateDirectory(dirname(files.privateKey))
     makePrivateDirectory(dirname(files.certificate))
-    if (existing === null) writeFileAtomically(files.privateKey, privateKey, 0o600)
-    writeFileAtomically(files.certificate, certificate, 0o644)
+    if (existing === null) writeFileAtomically(files.privateKey, keyPem, 0o600)
+    writeFileAtomically(files.certificate, certificatePem, 0o644)
   })
 }
 

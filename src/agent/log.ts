@@ -20,9 +20,9 @@ export interface Log {
 export function createLog(format: "json" | "text", write: (line: string) => void, now: () => Date): Log {
   const line = (level: LogLevel, message: string, fields: LogFields = {}) => {
     const time = now().toISOString()
-    if (format === "json") return write(JSON.stringify({ time, level, message, ...fields }))
     const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${quoted(value)}`)
-    write(`${time} ${level.toUpperCase().padEnd(5)} ${singleLine(message)}${rest.join("")}`)
+    const text = `${time} ${level.toUpperCase().padEnd(5)} ${singleLine(message)}${rest.join("")}`
+    write(format === "json" ? JSON.stringify({ time, level, message, ...fields }) : text)
   }
   return {
     info: (message, fields) => line("info", message, fields),

@@ -11,7 +11,8 @@ export function nonceOf(c: Context, min: number, max: number): Uint8Array {
   const expected = `nonce: ${min === max ? min : `${min} to ${max}`} bytes in base64 without padding`
   const text = single(c, "nonce")
   // Checked before decoding: a nonce has a few dozen characters.
-  if (text === undefined || text.length > 200) throw refused("query", expected, text === undefined ? "none" : "more")
+  if (text === undefined || text.length > 200)
+    throw refused("query", expected, text === undefined ? "none" : "more")
   const nonce = fromBase64(text)
   if (nonce === null) throw refused("query", expected, "other characters")
   if (nonce.length < min || nonce.length > max) throw refused("query", expected, `${nonce.length} bytes`)

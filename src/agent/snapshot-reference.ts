@@ -37,7 +37,8 @@ export async function describeMachine(
   key: AttestationKey | null,
   cloud: Snapshot["cloud_type"],
 ): Promise<SnapshotDescription> {
-  const tee_policy = devices.tee === null ? null : sevPolicyOf((await devices.tee.getReport(new Uint8Array(64))).report)
+  const tee_policy =
+    devices.tee === null ? null : sevPolicyOf((await devices.tee.getReport(new Uint8Array(64))).report)
   const tpm = await describeTpm(devices, key)
   const list = devices.ima === null ? null : parseMeasurementList(await devices.ima.readBinary())
   return {
@@ -95,7 +96,8 @@ function imaReferenceOf(list: MeasurementList): ImaReference | null {
 
 /** The kernel's hash of files: that of the last entry, since boot_aggregate may have another. SHA-256 without any entry. */
 function fileHashOf(list: MeasurementList | null): string {
-  const algorithm = list === null || list.count === 0 ? "sha256" : measurementEntry(list, list.count - 1).algorithm
+  const algorithm =
+    list === null || list.count === 0 ? "sha256" : measurementEntry(list, list.count - 1).algorithm
   if (getHashes().includes(algorithm)) return algorithm
   throw new AgentError("ERR_UNSUPPORTED", {
     at: "hash of the measurement list",

@@ -41,7 +41,8 @@ export class SnapshotSpool {
       return
     }
     this.#fd ??= this.#openFile()
-    for (let done = 0; done < bytes.length; ) done += writeSync(this.#fd, bytes, done, bytes.length - done, this.#fileEnd + done)
+    for (let done = 0; done < bytes.length; )
+      done += writeSync(this.#fd, bytes, done, bytes.length - done, this.#fileEnd + done)
     this.#blocks.push({ offset: this.#fileEnd, length: bytes.length })
     this.#fileEnd += bytes.length
   }

@@ -1,10 +1,10 @@
 import { AgentError } from "../errors.ts"
 import type { AgentConfig } from "./config.ts"
-import { Counters } from "./hash-protocol.ts"
+import { Counters, type UnreadablePath } from "./hash-protocol.ts"
 import { errorFields, type Log } from "./log.ts"
 import type { SnapshotDescription } from "./snapshot-reference.ts"
 import { SnapshotSpool } from "./snapshot-spool.ts"
-import { hashTree, type Unreadable } from "./tree-hasher.ts"
+import { hashTree } from "./tree-hasher.ts"
 
 /** How far a snapshot is: the body of `GET /v1/snapshot/progress`. */
 export interface SnapshotProgress {
@@ -80,7 +80,8 @@ class SnapshotRunner implements Snapshots {
 
   progress(): SnapshotProgress {
     const run = this.#run
-    if (run === null) return { state: "none", files: 0, bytes: 0, total_files: null, unreadable: 0, seconds: 0 }
+    if (run === null)
+      return { state: "none", files: 0, bytes: 0, total_files: null, unreadable: 0, seconds: 0 }
     const { files, bytes, total } = run.counters
     const end = run.endedAt ?? this.#options.now().getTime()
     const seconds = (end - run.startedAt) / 1000
@@ -158,13 +159,15 @@ class SnapshotRunner implements Snapshots {
   }
 
   /** Writes the snapshot's members in the order of Cosmian VM 1.3, ours after them. */
-  async #fill({ counters, spool, startedAt }: Run): Promise<Unreadable> {
+  async #fill({ counters, spool, startedAt }: Run): Promise<UnreadablePath[]> {
     const { config, version, host } = this.#options
     const machine = await this.#options.describe()
     const { cloud_type, tee_policy, tpm_policy, tpm_reference, ima_reference, hash_algorithm } = machine
     spool.addText(`${membersOf({ cloud_type, tee_policy, tpm_policy }).slice(0, -1)},"filehashes":`)
     const unreadable =
-      machine.measured === null ? noFiles(counters, spool) : await this.#addFiles(machine.measured, machine, counters, spool)
+      machine.measured === null
+        ? noFiles(counters, spool)
+        : await this.#addFiles(machine.measured, machine, counters, spool)
     const rest = {
       format: 2,
       taken_at: new Date(startedAt).toISOString(),
@@ -187,7 +190,7 @@ class SnapshotRunner implements Snapshots {
     { hash_algorithm }: SnapshotDescription,
     counters: Counters,
     spool: SnapshotSpool,
-  ): Promise<Unreadable> {
+  ): Promise<UnreadablePath[]> {
     const { root, exclude } = this.#options.config.snapshot
     let empty = measured.length === 0
     spool.addText(`[${measured.map((pair) => JSON.stringify(pair)).join(",")}`)
@@ -221,7 +224,7 @@ class SnapshotRunner implements Snapshots {
 
 const COMMA = Bun.zstdCompressSync(",")
 
-function noFiles(counters: Counters, spool: SnapshotSpool): Unreadable {
+function noFiles(counters: Counters, spool: SnapshotSpool): UnreadablePath[] {
   counters.setTotal(0)
   spool.addText("null")
   return []

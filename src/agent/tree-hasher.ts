@@ -2,7 +2,14 @@ import { availableParallelism } from "node:os"
 import { Worker } from "node:worker_threads"
 import { AgentError } from "../errors.ts"
 import { WORKER_ENTRY } from "../native/worker-entry.ts"
-import { Counters, type HashAnswer, type HashTask, type HashWorkerData, splitPaths } from "./hash-protocol.ts"
+import {
+  type Counters,
+  type HashAnswer,
+  type HashTask,
+  type HashWorkerData,
+  splitPaths,
+  type UnreadablePath,
+} from "./hash-protocol.ts"
 
 /** Files per message, and directories per message: few messages, and work for all threads until the end. */
 const FILES = 256
@@ -27,16 +34,13 @@ export interface TreeRequest {
   readonly onBlock: (block: Uint8Array) => void
 }
 
-/** Paths that could not be read, each with the system's reason. */
-export type Unreadable = [path: string, reason: string][]
-
 /**
  * Hashes every regular file of a tree, on all cores (at most four). Symbolic links are not followed; file systems mounted
  * below are part of the tree. Memory does not grow with the number of files.
  * @throws AgentError ERR_SNAPSHOT_CANCELLED; ERR_INTERNAL where a worker failed; ERR_TOO_LARGE where very many paths are
  * unreadable.
  */
-export async function hashTree(request: TreeRequest): Promise<Unreadable> {
+export async function hashTree(request: TreeRequest): Promise<UnreadablePath[]> {
   const run = new TreeRun(request)
   try {
     return await run.finished
@@ -46,13 +50,13 @@ export async function hashTree(request: TreeRequest): Promise<Unreadable> {
 }
 
 class TreeRun {
-  readonly finished: Promise<Unreadable>
+  readonly finished: Promise<UnreadablePath[]>
   readonly #request: TreeRequest
   readonly #workers: { readonly worker: Worker; given: number }[]
-  readonly #unreadable: Unreadable = []
+  readonly #unreadable: UnreadablePath[] = []
   readonly #files: string[] = []
   readonly #directories: string[]
-  readonly #settle: PromiseWithResolvers<Unreadable> = Promise.withResolvers()
+  readonly #settle: PromiseWithResolvers<UnreadablePath[]> = Promise.withResolvers()
   #counting = false
 
   constructor(request: TreeRequest) {
@@ -78,22 +82,28 @@ class TreeRun {
       entry.given--
       this.#take(answer)
     })
-    entry.worker.on("error", (error) => this.#fail(error))
+    entry.worker.on("error", (error) => this.#fail(String(error)))
     return entry
   }
 
   #take(answer: HashAnswer): void {
-    if (answer.fault !== null) return this.#fail(new Error(answer.fault))
-    if (this.#request.counters.cancelled) return this.#settle.reject(new AgentError("ERR_SNAPSHOT_CANCELLED"))
-    for (const file of splitPaths(answer.files)) this.#files.push(file)
-    for (const directory of splitPaths(answer.directories)) this.#directories.push(directory)
-    this.#unreadable.push(...answer.unreadable)
+    if (answer.fault !== null) this.#fail(answer.fault)
+    else if (this.#request.counters.cancelled) this.#settle.reject(new AgentError("ERR_SNAPSHOT_CANCELLED"))
+    else {
+      for (const file of splitPaths(answer.files)) this.#files.push(file)
+      for (const directory of splitPaths(answer.directories)) this.#directories.push(directory)
+      this.#report(answer.unreadable)
+      if (answer.block !== null) this.#request.onBlock(answer.block)
+      this.#feed()
+    }
+  }
+
+  #report(unreadable: readonly UnreadablePath[]): void {
+    this.#unreadable.push(...unreadable)
     if (this.#unreadable.length > MAX_UNREADABLE)
-      return this.#settle.reject(
+      this.#settle.reject(
         new AgentError("ERR_TOO_LARGE", { at: "unreadable files", expected: `at most ${MAX_UNREADABLE}` }),
       )
-    if (answer.block !== null) this.#request.onBlock(answer.block)
-    this.#feed()
   }
 
   #feed(): void {
@@ -120,7 +130,7 @@ class TreeRun {
     return null
   }
 
-  #fail(cause: Error): void {
-    this.#settle.reject(new AgentError("ERR_INTERNAL", { at: "hash worker", found: cause.message, cause }))
+  #fail(found: string): void {
+    this.#settle.reject(new AgentError("ERR_INTERNAL", { at: "hash worker", found }))
   }
 }

@@ -63,7 +63,8 @@ function listOrNothing(directory: string): Listing {
 }
 
 function listByBytes(path: Buffer, prefix: string, listing: Listing): Listing {
-  for (const name of readdirSync(path, { encoding: "buffer" })) sortInByStat(prefix + pathToText(name), listing)
+  for (const name of readdirSync(path, { encoding: "buffer" }))
+    sortInByStat(prefix + pathToText(name), listing)
   return listing
 }
 

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { AgentError } from "../errors.ts"
 import { type Evidence, MAX_EVIDENCE_BYTES, parseEvidence } from "../formats/evidence.ts"
 import { bytesEqual, shortHex, toBase64 } from "../formats/hex.ts"
+import { MAX_SNAPSHOT_BYTES } from "../policy/snapshot.ts"
 import { Connection, type ConnectionOptions, type HttpAnswer, type HttpRequest } from "./connection.ts"
 import { type Endpoint, endpointText } from "./endpoint.ts"
 
@@ -18,11 +19,13 @@ export interface ClientOptions extends ConnectionOptions {
   readonly token: string | null
 }
 
-/** Longest snapshot that is accepted: some millions of files. */
-export const MAX_SNAPSHOT_BYTES = 1024 * 1024 * 1024
 const MAX_SMALL_BYTES = 64 * 1024
 /** First and longest pause between two questions whether a snapshot is done. */
 const POLL_MS = [200, 1000] as const
+/** A service may take this long to stop, start and settle. */
+const SERVICE_MS = 300_000
+/** For the last word of a client that was interrupted. */
+const FAREWELL_MS = 2000
 
 /**
  * The agent over one connection. What evidence proves is about that connection's key, so the evidence never comes over another
@@ -33,6 +36,7 @@ export class AgentClient {
   readonly #options: ClientOptions
   readonly #first: Connection
   #connection: Connection
+  #snapshotStarted = false
 
   private constructor(endpoint: Endpoint, connection: Connection, options: ClientOptions) {
     this.#endpoint = endpoint
@@ -80,11 +84,33 @@ export class AgentClient {
    */
   async snapshot(onProgress: (progress: SnapshotProgress | null) => void): Promise<Uint8Array> {
     await this.#discardSnapshot(onProgress)
+    this.#snapshotStarted = true
     for (let pause: number = POLL_MS[0]; ; pause = Math.min(pause * 1.5, POLL_MS[1])) {
       const answer = await this.#again({ method: "GET", path: "/snapshot", maxBytes: MAX_SNAPSHOT_BYTES })
       if (answer.status !== 202) return this.#accepted("GET /snapshot", answer)
       onProgress(await this.#progress())
       await this.#pause(pause)
+    }
+  }
+
+  /**
+   * Tells the agent, over a new connection, that nobody waits for the snapshot any more that this client had it start.
+   * @returns whether the agent has heard it. The caller is about to end, so nothing else is done about it.
+   */
+  async abandonSnapshot(): Promise<boolean> {
+    if (!this.#snapshotStarted) return true
+    const options = { timeoutMs: FAREWELL_MS, token: this.#options.token }
+    try {
+      const last = new AgentClient(this.#endpoint, await this.#reconnect(options), options)
+      try {
+        await last.deleteSnapshot()
+        return true
+      } finally {
+        last.close()
+      }
+    } catch (error) {
+      if (error instanceof AgentError) return false
+      throw error
     }
   }
 
@@ -115,6 +141,7 @@ export class AgentClient {
       headers: { "content-type": "application/json", ...this.#authorization() },
       body,
       maxBytes: MAX_SMALL_BYTES,
+      patienceMs: SERVICE_MS,
     })
     this.#accepted(`POST ${path}`, answer)
   }
@@ -165,8 +192,8 @@ export class AgentClient {
     return this.#connection.request(request)
   }
 
-  async #reconnect(): Promise<Connection> {
-    const connection = await Connection.open(this.#endpoint, this.#options)
+  async #reconnect(options: ConnectionOptions = this.#options): Promise<Connection> {
+    const connection = await Connection.open(this.#endpoint, options)
     if (bytesEqual(connection.spki, this.#first.spki)) return connection
     connection.close()
     throw new AgentError("ERR_CHANNEL_KEY_CHANGED", {
@@ -217,7 +244,7 @@ function messageOf(body: Uint8Array): string {
 
 function progressOf(value: unknown): SnapshotProgress | null {
   if (!isObject(value)) return null
-  const { files, bytes, total } = value
+  const { files, bytes, total_files: total } = value
   if (!isCount(files) || !isCount(bytes)) return null
   return { files, bytes, total: isCount(total) ? total : null }
 }

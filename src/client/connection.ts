@@ -18,6 +18,8 @@ export interface HttpRequest {
   readonly body?: string
   /** Longest answer that is accepted, bytes. */
   readonly maxBytes: number
+  /** Longest silence for this request, where it is known to take longer; milliseconds. */
+  readonly patienceMs?: number
 }
 
 export interface HttpAnswer {
@@ -74,7 +76,8 @@ export class Connection {
   async request(wanted: HttpRequest): Promise<HttpAnswer> {
     const place = `${wanted.method} ${this.#place}${wanted.path.replace(/\?.*$/s, "")}`
     if (!this.usable) throw lost(place, "the server had closed it")
-    const { timeoutMs, signal } = this.#options
+    const { signal } = this.#options
+    const timeoutMs = Math.max(this.#options.timeoutMs, wanted.patienceMs ?? 0)
     return new Promise((resolve, reject) => {
       const outgoing = httpRequest({
         agent: this.#pool,

@@ -37,18 +37,22 @@ export function styleOf(colours: boolean): Style {
   }
 }
 
-/** Terminal of this process. Colour only on a terminal, and not where NO_COLOR is set (https://no-color.org) or TERM is dumb. */
+/**
+ * Terminal of this process. Colour only on a terminal, and not where NO_COLOR is set (https://no-color.org) or TERM is dumb;
+ * FORCE_COLOR asks for it where the output is passed on to a terminal.
+ */
 export function openTerminal(): Terminal {
   const { stdout, stderr, env } = process
   const mayColour = (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb"
+  const forced = !["", "0"].includes(env["FORCE_COLOR"] ?? "")
   // A reader that went away (`| head`) is no fault; the exit code still says what was found.
-  stdout.on("error", ignoreBrokenPipe)
-  stderr.on("error", ignoreBrokenPipe)
+  for (const stream of [stdout, stderr])
+    if (!stream.listeners("error").includes(ignoreBrokenPipe)) stream.on("error", ignoreBrokenPipe)
   return {
     out: (text) => void stdout.write(text),
     talk: (text) => void stderr.write(text),
-    outStyle: styleOf(mayColour && stdout.isTTY === true),
-    talkStyle: styleOf(mayColour && stderr.isTTY === true),
+    outStyle: styleOf(mayColour && (forced || stdout.isTTY === true)),
+    talkStyle: styleOf(mayColour && (forced || stderr.isTTY === true)),
     live: stderr.isTTY === true && env["TERM"] !== "dumb",
     columns: stderr.columns ?? 80,
   }

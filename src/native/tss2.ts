@@ -51,6 +51,7 @@ export async function loadTss2(): Promise<TransportOpener> {
   silenceLibrary(ffi)
   const library = open(ffi)
   const { Tss2_TctiLdr_Initialize: initialize, Tss2_TctiLdr_Finalize: finalize } = library.symbols
+  const callables = new Map<number, ReturnType<typeof ffi.CFunction>>()
 
   return (tcti) => {
     const name = checkTcti(tcti)
@@ -60,16 +61,8 @@ export async function loadTss2(): Promise<TransportOpener> {
     if (rc !== 0) throw unreachable(tcti, name, rc)
     const context = Number(slot[0])
     if (context === 0) throw unreachable(tcti, name, 0xa0001)
-    const transmit = ffi.CFunction({
-      args: ["usize", "usize", "ptr"],
-      returns: "u32",
-      ptr: pointer(ffi.read.ptr(pointer(context), TRANSMIT_OFFSET)),
-    })
-    const receive = ffi.CFunction({
-      args: ["usize", "ptr", "ptr", "i32"],
-      returns: "u32",
-      ptr: pointer(ffi.read.ptr(pointer(context), RECEIVE_OFFSET)),
-    })
+    const transmit = callable(ffi.read.ptr(pointer(context), TRANSMIT_OFFSET), ["usize", "usize", "ptr"])
+    const receive = callable(ffi.read.ptr(pointer(context), RECEIVE_OFFSET), ["usize", "ptr", "ptr", "i32"])
     const size = new BigUint64Array(1)
     const response = new Uint8Array(RESPONSE_LIMIT)
     return {
@@ -81,10 +74,17 @@ export async function loadTss2(): Promise<TransportOpener> {
       },
       close() {
         finalize(slot)
-        transmit.close()
-        receive.close()
       },
     }
+  }
+
+  /** Each is machine code made for one address: made once, or thousands of connections would fill the memory. */
+  function callable(address: number, args: readonly ("usize" | "ptr" | "i32")[]) {
+    const known = callables.get(address)
+    if (known !== undefined) return known
+    const made = ffi.CFunction({ args, returns: "u32", ptr: pointer(address) })
+    callables.set(address, made)
+    return made
   }
 
   function pointer(address: number): import("bun:ffi").Pointer {

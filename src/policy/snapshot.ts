@@ -188,7 +188,7 @@ function parseCommon(root: JsonRecord, files: FileHashIndexBuilder | null): Comm
     cloud_type,
     tee_policy: tee && parseTeePolicy(tee),
     tpm_policy: tpm && parseTpmPolicy(tpm),
-    filehashes: files && files.build(),
+    filehashes: files === null ? null : files.build(),
   }
 }
 

@@ -29,7 +29,15 @@ export interface GuestOptions {
 
 const MEMORY_MB = 1536
 const BOOT_TIMEOUT_MS = 240_000
-const PAYLOAD_MOUNT = "/mnt/payload"
+const SHUTDOWN_TIMEOUT_MS = 40_000
+/** Where the guest sees the files of the payload. */
+export const PAYLOAD_MOUNT = "/mnt/payload"
+
+// Files of a run.
+const ROOT_DISK = "disk.qcow2"
+const PAYLOAD_DISK = "payload.raw"
+const CONSOLE_LOG = "console.log"
+const QEMU_LOG = "qemu.log"
 
 // The built-in policy measures the first programs; systemd then loads /etc/ima/ima-policy in its place.
 const KERNEL_ARGUMENTS = [
@@ -47,51 +55,47 @@ const KERNEL_ARGUMENTS = [
   "mitigations=off",
 ]
 
+/** The processes of one boot. */
+interface Machine {
+  readonly qemu: Bun.Subprocess
+  readonly tpm: VirtualTpm
+}
+
 /** A started guest. Every path out of a test ends in `stop()`. */
 export class Guest {
   readonly #options: GuestOptions
+  /** Short directory for Unix sockets. */
   readonly #sockets: string
-  readonly #tpm: VirtualTpm
-  readonly #qemu: Bun.Subprocess
   readonly #forwards: ReadonlyMap<number, number>
+  #machine: Machine
 
   private constructor(
     options: GuestOptions,
     sockets: string,
-    tpm: VirtualTpm,
-    qemu: Bun.Subprocess,
     forwards: ReadonlyMap<number, number>,
+    machine: Machine,
   ) {
     this.#options = options
     this.#sockets = sockets
-    this.#tpm = tpm
-    this.#qemu = qemu
     this.#forwards = forwards
+    this.#machine = machine
   }
 
   /** Boots the image on a fresh overlay and waits for a root shell. */
   static async start(options: GuestOptions): Promise<Guest> {
-    mkdirSync(options.directory, { recursive: true })
-    const sockets = mkdtempSync(join(tmpdir(), "guest-"))
+    const { directory, image, payload } = options
+    mkdirSync(directory, { recursive: true })
     const forwards = new Map<number, number>()
     for (const port of new Set([22, ...options.ports])) forwards.set(port, await freePort())
-    const overlay = join(options.directory, "disk.qcow2")
-    await mustRun(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", options.image.disk, overlay])
-    const payload = options.payload === null ? null : await payloadDisk(options.payload, options.directory)
-    const tpm = await startVirtualTpm(join(options.directory, "tpm"), sockets)
-    const log = openSync(join(options.directory, "qemu.log"), "a")
-    const qemu = Bun.spawn(qemuCommand(options, overlay, payload, tpm, forwards), {
-      stdin: "ignore",
-      stdout: log,
-      stderr: log,
-    })
-    closeSync(log)
-    const guest = new Guest(options, sockets, tpm, qemu, forwards)
+    await mustRun([
+      ...["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.disk],
+      join(directory, ROOT_DISK),
+    ])
+    if (payload !== null) await makePayloadDisk(payload, join(directory, PAYLOAD_DISK))
+    const sockets = mkdtempSync(join(tmpdir(), "guest-"))
+    const guest = new Guest(options, sockets, forwards, await powerOn(options, sockets, forwards))
     try {
-      await guest.#waitForShell(null)
-      if (payload !== null) {
-        await guest.mustShell(`mkdir -p ${PAYLOAD_MOUNT} && mount -o ro /dev/nvme1n1 ${PAYLOAD_MOUNT}`)
-      }
+      await guest.#waitForShell()
       return guest
     } catch (error) {
       await guest.stop()
@@ -127,16 +131,18 @@ export class Guest {
     await this.mustShell(`umask 077 && cat > '${path}' && chmod ${mode} '${path}'`, { stdin: content })
   }
 
-  /** Warm reboot: the machine is reset, and with it the TPM. Waits for the shell of the next boot. */
+  /**
+   * The guest reboots itself, and is then started anew: QEMU cannot carry a confidential VM over a reset either, and
+   * this way the translated code of the old boot does not slow the new one. Waits for the shell of the next boot.
+   */
   async reboot(): Promise<void> {
-    const before = await this.mustShell("cat /proc/sys/kernel/random/boot_id")
     // ssh loses its connection while it waits for the answer: its exit code says nothing.
     await this.shell("systemctl reboot", { timeoutMs: 30_000 })
-    await this.#closeMaster()
-    await this.#waitForShell(before)
-    if (this.#options.payload !== null) {
-      await this.mustShell(`mount -o ro /dev/nvme1n1 ${PAYLOAD_MOUNT}`)
-    }
+    await Promise.race([this.#machine.qemu.exited, Bun.sleep(SHUTDOWN_TIMEOUT_MS)])
+    if (this.#machine.qemu.exitCode === null) throw new Error("the guest did not go down for its reboot")
+    await this.#powerOff()
+    this.#machine = await powerOn(this.#options, this.#sockets, this.#forwards)
+    await this.#waitForShell()
   }
 
   /** Keeps what tells why a run failed: the journal of every boot, the console, the logs of QEMU and TPM. */
@@ -149,7 +155,7 @@ export class Guest {
     writeFileSync(join(directory, "journal.txt"), answer)
     const measurements = await this.shell("cat /sys/kernel/security/ima/ascii_runtime_measurements")
     if (measurements.code === 0) writeFileSync(join(directory, "ima.txt"), measurements.stdout)
-    for (const name of ["console.log", "qemu.log", "tpm/swtpm.log"]) {
+    for (const name of [CONSOLE_LOG, QEMU_LOG, "tpm/swtpm.log"]) {
       const path = join(this.#options.directory, name)
       if (existsSync(path)) copyFileSync(path, join(directory, name.replace("/", "-")))
     }
@@ -157,29 +163,31 @@ export class Guest {
 
   /** Powers the guest off, and ends QEMU and TPM by their process ids whatever the guest does. */
   async stop(): Promise<void> {
-    if (this.#qemu.exitCode === null) {
+    if (this.#machine.qemu.exitCode === null) {
       await this.shell("systemctl poweroff", { timeoutMs: 15_000 })
-      await Promise.race([this.#qemu.exited, Bun.sleep(20_000)])
+      await Promise.race([this.#machine.qemu.exited, Bun.sleep(SHUTDOWN_TIMEOUT_MS)])
     }
-    await this.#closeMaster()
-    if (this.#qemu.exitCode === null) this.#qemu.kill("SIGKILL")
-    await this.#qemu.exited
-    await this.#tpm.stop()
+    await this.#powerOff()
     rmSync(this.#sockets, { recursive: true, force: true })
   }
 
-  async #waitForShell(previousBoot: string | null): Promise<void> {
-    await waitFor("a root shell in the guest", BOOT_TIMEOUT_MS, async () => {
-      if (this.#qemu.exitCode !== null) {
-        throw new Error(`QEMU ended: ${readFileSync(join(this.#options.directory, "qemu.log"), "utf8")}`)
-      }
-      const result = await this.shell("cat /proc/sys/kernel/random/boot_id", { timeoutMs: 20_000 })
-      return result.code === 0 && result.stdout !== previousBoot ? true : null
-    })
+  async #powerOff(): Promise<void> {
+    await run([...this.#ssh(), "-O", "exit"], { timeoutMs: 10_000 })
+    const { qemu, tpm } = this.#machine
+    if (qemu.exitCode === null) qemu.kill("SIGKILL")
+    await qemu.exited
+    await tpm.stop()
   }
 
-  async #closeMaster(): Promise<void> {
-    await run([...this.#ssh(), "-O", "exit"], { timeoutMs: 10_000 })
+  async #waitForShell(): Promise<void> {
+    await waitFor("a root shell in the guest", BOOT_TIMEOUT_MS, async () => {
+      if (this.#machine.qemu.exitCode !== null) {
+        throw new Error(`QEMU ended: ${readFileSync(join(this.#options.directory, QEMU_LOG), "utf8")}`)
+      }
+      return (await this.shell("true", { timeoutMs: 20_000 })).code === 0 ? true : null
+    })
+    if (this.#options.payload === null) return
+    await this.mustShell(`mkdir -p ${PAYLOAD_MOUNT} && mount -o ro /dev/nvme1n1 ${PAYLOAD_MOUNT}`)
   }
 
   #ssh(): string[] {
@@ -201,31 +209,50 @@ export class Guest {
   }
 }
 
-function qemuCommand(
+async function powerOn(
   options: GuestOptions,
-  overlay: string,
-  payload: string | null,
+  sockets: string,
+  forwards: ReadonlyMap<number, number>,
+): Promise<Machine> {
+  const tpm = await startVirtualTpm(join(options.directory, "tpm"), sockets)
+  const log = openSync(join(options.directory, QEMU_LOG), "a")
+  const qemu = Bun.spawn(qemuCommand(options, tpm, forwards), { stdin: "ignore", stdout: log, stderr: log })
+  closeSync(log)
+  return { qemu, tpm }
+}
+
+function qemuCommand(
+  { directory, image, payload }: GuestOptions,
   tpm: VirtualTpm,
   forwards: ReadonlyMap<number, number>,
 ): string[] {
   const network = [...forwards].map(([guest, host]) => `hostfwd=tcp:127.0.0.1:${host}-:${guest}`)
-  const disks = [
-    ...["-drive", `if=none,id=root,format=qcow2,file=${overlay}`, "-device", "nvme,serial=root,drive=root"],
-    ...(payload === null
-      ? []
-      : ["-drive", `if=none,id=payload,format=raw,readonly=on,file=${payload}`].concat([
-          "-device",
-          "nvme,serial=payload,drive=payload",
-        ])),
+  const disk = (name: string, drive: string) => [
+    ...["-drive", `if=none,id=${name},${drive}`],
+    ...["-device", `nvme,serial=${name},drive=${name}`],
   ]
   return [
     // QEMU must not outlive the test, however that ends.
     ...["setpriv", "--pdeathsig=KILL", "qemu-system-x86_64"],
     ...["-machine", "q35,vmport=off,smbus=off", "-accel", "tcg,thread=multi", "-cpu", "max"],
-    ...["-smp", "2", "-m", `${MEMORY_MB}`, "-nodefaults", "-display", "none", "-no-user-config"],
-    ...["-serial", `file:${join(options.directory, "console.log")}`],
-    ...["-kernel", options.image.kernel, "-append", KERNEL_ARGUMENTS.join(" ")],
-    ...disks,
+    ...[
+      "-smp",
+      "2",
+      "-m",
+      `${MEMORY_MB}`,
+      "-nodefaults",
+      "-no-user-config",
+      "-display",
+      "none",
+      "-no-reboot",
+    ],
+    ...["-chardev", `file,id=console,append=on,path=${join(directory, CONSOLE_LOG)}`],
+    ...["-serial", "chardev:console"],
+    ...["-kernel", image.kernel, "-append", KERNEL_ARGUMENTS.join(" ")],
+    ...disk("root", `format=qcow2,file=${join(directory, ROOT_DISK)}`),
+    ...(payload === null
+      ? []
+      : disk("payload", `format=raw,readonly=on,file=${join(directory, PAYLOAD_DISK)}`)),
     ...["-netdev", ["user", "id=net", "restrict=on", ...network].join(",")],
     ...["-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"],
     ...["-chardev", `socket,id=tpm,path=${tpm.controlSocket}`],
@@ -233,13 +260,10 @@ function qemuCommand(
   ]
 }
 
-async function payloadDisk(payload: string, directory: string): Promise<string> {
-  const path = join(directory, "payload.raw")
-  rmSync(path, { force: true })
+async function makePayloadDisk(payload: string, path: string): Promise<void> {
   const kilobytes = Number.parseInt(await mustRun(["du", "-sk", "--apparent-size", payload]), 10)
   const megabytes = Math.ceil((kilobytes / 1024) * 1.1) + 16
   await mustRun(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", payload, path, `${megabytes}M`])
-  return path
 }
 
 /** A loopback port that nobody listens on now. */

@@ -1,5 +1,5 @@
 /** The guest's TPM: swtpm, made with EK and platform certificates under a certificate authority of its own. */
-import { existsSync, mkdirSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { mustRun, waitFor } from "./command.ts"
 
@@ -18,6 +18,7 @@ export async function startVirtualTpm(directory: string, socketDirectory: string
   const state = join(directory, "state")
   if (!existsSync(state)) await manufacture(directory, state)
   const controlSocket = join(socketDirectory, "tpm")
+  rmSync(controlSocket, { force: true })
   const child = Bun.spawn(
     [
       "setpriv",

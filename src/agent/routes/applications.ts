@@ -31,7 +31,9 @@ export function applicationRoutes(app: AgentApp, context: RouteContext): void {
 
 function requireApplications(apps: Applications | null): Applications {
   if (apps !== null) return apps
-  throw new AgentError("ERR_NO_APPLICATION", { hint: "describe it in the table [app] of the agent's configuration" })
+  throw new AgentError("ERR_NO_APPLICATION", {
+    hint: "describe it in the table [app] of the agent's configuration",
+  })
 }
 
 /** The configuration in a request's body. What was sent is not repeated in any error: it may hold secrets. */

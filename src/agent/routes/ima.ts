@@ -23,7 +23,9 @@ export function imaRoutes(app: AgentApp, context: RouteContext): void {
 
 function requireIma(ima: MeasurementListSource | null): MeasurementListSource {
   if (ima !== null) return ima
-  throw new AgentError("ERR_NO_IMA", { hint: "boot with an IMA policy, and mount securityfs on /sys/kernel/security" })
+  throw new AgentError("ERR_NO_IMA", {
+    hint: "boot with an IMA policy, and mount securityfs on /sys/kernel/security",
+  })
 }
 
 function acceptsBytes(accept: string | undefined): boolean {

@@ -19,7 +19,9 @@ export function quoteRoutes(app: AgentApp, context: RouteContext): void {
     if (tee === null) throw new AgentError("ERR_NO_TEE", { hint: "run the agent in a confidential VM" })
     const leafDigest = createHash("sha256").update(identity.leafDer).digest()
     const reportData = new Uint8Array([...nonce, ...leafDigest])
-    const { report, certificates } = await context.inTurn(c.env, c.req.raw.signal, () => tee.getReport(reportData))
+    const { report, certificates } = await context.inTurn(c.env, c.req.raw.signal, () =>
+      tee.getReport(reportData),
+    )
     return c.json([...encodeLegacySnpBlob(report, certificates)])
   })
 

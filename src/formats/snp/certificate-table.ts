@@ -51,7 +51,8 @@ export function parseCertificateTable(table: Uint8Array): SnpCertificateEntry[] 
   let free = end
   for (const { guid, offset, length } of inOrder) {
     const at = `certificate table, entry ${guid}`
-    if (length === 0) throw new ParseError("ERR_MALFORMED", { at, expected: "a certificate", found: "0 bytes" })
+    if (length === 0)
+      throw new ParseError("ERR_MALFORMED", { at, expected: "a certificate", found: "0 bytes" })
     if (offset < free)
       throw new ParseError("ERR_MALFORMED", {
         at,

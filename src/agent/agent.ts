@@ -1,0 +1,94 @@
+import { hostname } from "node:os"
+import { join } from "node:path"
+import type { Devices } from "../native/ports.ts"
+import { createAgentApp } from "./app.ts"
+import { type Applications, createApplications } from "./applications.ts"
+import { AttestationKey } from "./attestation-key.ts"
+import { detectCloud } from "./cloud.ts"
+import type { AgentConfig } from "./config.ts"
+import { FairQueue } from "./fair-queue.ts"
+import { certificateNames, isKeyExposed, loadOrMakeIdentity } from "./identity.ts"
+import { errorFields, type Log } from "./log.ts"
+import { runCommand } from "./run-command.ts"
+import { type AgentServer, serveAgent } from "./serve.ts"
+import { serviceOf } from "./services.ts"
+import { createSnapshots } from "./snapshot.ts"
+import { describeMachine } from "./snapshot-reference.ts"
+import { StandaloneProcess } from "./standalone.ts"
+
+export interface AgentOptions {
+  readonly config: AgentConfig
+  readonly devices: Devices
+  readonly version: string
+  readonly now: () => Date
+  readonly log: Log
+}
+
+const DMI = "/sys/class/dmi/id"
+
+/**
+ * Starts an agent: TLS identity (made on the first start), TPM keys, the application's recovery, the server.
+ * @throws AgentError ERR_IDENTITY, ERR_PORT_IN_USE. A device that fails is logged: what does not need it still works.
+ */
+export async function startAgent(options: AgentOptions): Promise<AgentServer> {
+  const { config, devices, log, now, version } = options
+  for (const warning of config.warnings) log.warn("configuration", { warning })
+  const host = hostname()
+  const { identity, made } = await loadOrMakeIdentity(config, certificateNames(host, config.host), now())
+  log.info(made ? "TLS certificate made" : "TLS certificate read", {
+    file: config.certificate,
+    not_after: identity.notAfter.toISOString(),
+  })
+  if (isKeyExposed(config)) log.warn("others may read the TLS key", { file: config.privateKey })
+  if (identity.notAfter < now()) log.warn("the TLS certificate has expired", { file: config.certificate })
+  const key = devices.tpm === null ? null : new AttestationKey(devices.tpm)
+  await prepareKeys(key, log)
+  const apps = applicationsOf(config, log)
+  await recover(apps, log)
+  const describe = () => describeMachine(devices, key, detectCloud(DMI))
+  const snapshots = createSnapshots({ config, describe, version, host, now, log })
+  const queue = new FairQueue(config.limits)
+  const server = await serveAgent({
+    config,
+    identity,
+    log,
+    createApp: (current) =>
+      createAgentApp({ devices, identity: current, config, version, now, snapshots, apps, log, queue }),
+  })
+  log.info("listening", { host: server.host, port: server.port, version })
+  return {
+    host: server.host,
+    port: server.port,
+    reload: () => server.reload(),
+    stop: async () => {
+      await snapshots.cancel()
+      await server.stop()
+    },
+  }
+}
+
+/** Makes EK and AK on the first start, so that the first verifier does not wait for them. */
+async function prepareKeys(key: AttestationKey | null, log: Log): Promise<void> {
+  if (key === null) return
+  try {
+    await key.info()
+  } catch (error) {
+    log.error("the TPM's keys are not available", errorFields(error))
+  }
+}
+
+function applicationsOf(config: AgentConfig, log: Log): Applications | null {
+  if (config.application === null) return null
+  const standalone = new StandaloneProcess(join(config.temporary, "standalone.json"), log)
+  const service = serviceOf(config.application, runCommand, standalone)
+  return createApplications({ storage: config.application.storage, service, log })
+}
+
+/** A recovery that fails does not keep the agent from attesting. */
+async function recover(apps: Applications | null, log: Log): Promise<void> {
+  try {
+    await apps?.recover()
+  } catch (error) {
+    log.error("the application's configuration could not be taken back", errorFields(error))
+  }
+}

@@ -1,0 +1,82 @@
+import { accessSync, constants, statSync } from "node:fs"
+import { join } from "node:path"
+import { AgentError } from "../errors.ts"
+
+/** Where programs are looked for, whatever the agent's own environment says. */
+export const PROGRAM_PATH: readonly string[] = [
+  "/usr/local/sbin",
+  "/usr/local/bin",
+  "/usr/sbin",
+  "/usr/bin",
+  "/sbin",
+  "/bin",
+]
+/** The whole environment of a child. */
+export const CHILD_ENVIRONMENT: Readonly<Record<string, string>> = {
+  PATH: PROGRAM_PATH.join(":"),
+  LC_ALL: "C",
+}
+
+/** How much of a child's output is kept, in bytes. */
+const OUTPUT = 16 * 1024
+
+export interface CommandResult {
+  /** Exit code; null where it was ended by a signal, as after the time limit. */
+  readonly exitCode: number | null
+  /** What it wrote, standard output and error together, cut. */
+  readonly output: string
+}
+
+/** Runs a program to its end: no shell, no input, no terminal, a fixed environment. */
+export type RunCommand = (program: string, args: readonly string[], seconds: number) => Promise<CommandResult>
+
+/**
+ * The absolute path of a program of that name.
+ * @throws AgentError ERR_SERVICE where it is not installed.
+ */
+export function findProgram(name: string, path: readonly string[] = PROGRAM_PATH): string {
+  const found = path.map((directory) => join(directory, name)).find(isExecutable)
+  if (found !== undefined) return found
+  throw new AgentError("ERR_SERVICE", {
+    at: name,
+    expected: `a program in ${path.join(", ")}`,
+    found: "none",
+  })
+}
+
+/** Runs a program. A program that outlasts its time is killed. */
+export const runCommand: RunCommand = async (program, args, seconds) => {
+  const child = Bun.spawn([findProgram(program), ...args], {
+    cwd: "/",
+    env: CHILD_ENVIRONMENT,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: seconds * 1000,
+    killSignal: "SIGKILL",
+  })
+  const [stdout, stderr] = await Promise.all([head(child.stdout), head(child.stderr)])
+  await child.exited
+  return { exitCode: child.exitCode, output: [stdout.trim(), stderr.trim()].filter(Boolean).join(" / ") }
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    // Not in this directory: the next one is tried.
+    return false
+  }
+}
+
+/** The beginning of a stream. The rest is read too, so that the child does not block. */
+async function head(stream: ReadableStream<Uint8Array>): Promise<string> {
+  const parts: Uint8Array[] = []
+  let length = 0
+  for await (const part of stream) {
+    if (length < OUTPUT) parts.push(part.subarray(0, OUTPUT - length))
+    length += part.length
+  }
+  return Buffer.concat(parts).toString("utf8")
+}

@@ -1,0 +1,195 @@
+import { statSync } from "node:fs"
+import { createServer } from "node:net"
+import { AgentError } from "../errors.ts"
+import type { AgentApp } from "./app.ts"
+import type { AgentConfig } from "./config.ts"
+import { readIdentity, type TlsIdentity } from "./identity.ts"
+import { errorFields, type Log } from "./log.ts"
+
+/** A running agent. */
+export interface AgentServer {
+  readonly host: string
+  readonly port: number
+  /** Takes certificate and key from their files again. Where they do not fit, the present ones stay. True: changed. */
+  reload(): Promise<boolean>
+  /** Refuses new connections, waits for the requests in flight, then ends them. */
+  stop(): Promise<void>
+}
+
+export interface ServeOptions {
+  readonly config: AgentConfig
+  readonly identity: TlsIdentity
+  /** Makes the app of one server instance. Called again for each new certificate. */
+  readonly createApp: (identity: TlsIdentity) => AgentApp
+  readonly log: Log
+}
+
+/** TLS 1.2, as Bun.serve wants it. Older clients of Cosmian VM need it; everything below is refused. */
+const TLS_1_2 = 0x0303
+/** Connections of the former certificate may finish a verification that takes several requests. */
+const RELOAD_DRAIN_SECONDS = 120
+const WATCH_SECONDS = 5
+
+/**
+ * Serves the agent over HTTPS. Each certificate has a server instance of its own, with an app that knows it: evidence is
+ * bound to the key of the very connection that carries it, also while the certificate changes.
+ * @throws AgentError ERR_PORT_IN_USE, ERR_IDENTITY.
+ */
+export async function serveAgent(options: ServeOptions): Promise<AgentServer> {
+  const { config } = options
+  if (config.port !== 0) await requireFreePort(config.host, config.port)
+  const agent = new ReloadingServer(options)
+  agent.watchFiles()
+  return agent
+}
+
+type Instance = ReturnType<typeof startInstance>
+
+class ReloadingServer implements AgentServer {
+  readonly host: string
+  readonly port: number
+  readonly #options: ServeOptions
+  #identity: TlsIdentity
+  #current: Instance
+  #former: Instance[] = []
+  #watch: ReturnType<typeof setInterval> | null = null
+  #stopping = false
+
+  constructor(options: ServeOptions) {
+    this.#options = options
+    this.#identity = options.identity
+    this.host = options.config.host
+    this.#current = startInstance(options, options.identity, options.config.port)
+    this.port = this.#current.port ?? options.config.port
+  }
+
+  reload(): Promise<boolean> {
+    return Promise.resolve(this.#reload())
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true
+    if (this.#watch !== null) clearInterval(this.#watch)
+    const { drainSeconds } = this.#options.config.limits
+    await Promise.all([this.#current, ...this.#former].map((instance) => drain(instance, drainSeconds)))
+  }
+
+  /** Looks at the files every few seconds, and reloads once they have stopped changing. */
+  watchFiles(): void {
+    let loaded = this.#stamp()
+    let seen = loaded
+    this.#watch = setInterval(() => {
+      const stamp = this.#stamp()
+      if (stamp !== loaded && stamp === seen) {
+        loaded = stamp
+        this.#reload()
+      }
+      seen = stamp
+    }, WATCH_SECONDS * 1000)
+    this.#watch.unref()
+  }
+
+  #reload(): boolean {
+    const { log, config } = this.#options
+    if (this.#stopping) return false
+    try {
+      const identity = readIdentity(config)
+      if (identity.certificatePem === this.#identity.certificatePem) {
+        log.info("TLS certificate unchanged", { file: config.certificate })
+        return false
+      }
+      const former = this.#current
+      this.#current = startInstance(this.#options, identity, this.port)
+      this.#identity = identity
+      this.#retire(former)
+      log.info("TLS certificate changed", {
+        file: config.certificate,
+        not_after: identity.notAfter.toISOString(),
+      })
+      return true
+    } catch (error) {
+      log.error("TLS certificate not changed: the present one stays", errorFields(error))
+      return false
+    }
+  }
+
+  #retire(former: Instance): void {
+    this.#former.push(former)
+    void drain(former, RELOAD_DRAIN_SECONDS).then(() => {
+      this.#former = this.#former.filter((instance) => instance !== former)
+    })
+  }
+
+  #stamp(): string {
+    const { certificate, privateKey } = this.#options.config
+    return [certificate, privateKey]
+      .map((file) => {
+        const stat = statSync(file, { throwIfNoEntry: false })
+        return stat === undefined ? "none" : `${stat.ino}:${stat.mtimeMs}:${stat.size}`
+      })
+      .join(" ")
+  }
+}
+
+function startInstance({ config, createApp }: ServeOptions, identity: TlsIdentity, port: number) {
+  const app = createApp(identity)
+  const tls = { cert: identity.certificatePem, key: identity.privateKeyPem, minVersion: TLS_1_2 }
+  try {
+    return Bun.serve({
+      hostname: config.host,
+      port,
+      // So that the server of a new certificate can take over the port from the former one.
+      reusePort: true,
+      tls,
+      development: false,
+      idleTimeout: config.limits.idleSeconds,
+      maxRequestBodySize: config.limits.bodyBytes,
+      fetch: (request, server) =>
+        app.fetch(request, {
+          address: server.requestIP(request)?.address ?? "",
+          allowSeconds: (seconds) => server.timeout(request, Math.min(seconds, 255)),
+        }),
+      // Only reached where the app's own error handler fails.
+      error: () => Response.json({ code: "ERR_INTERNAL", message: "internal error" }, { status: 500 }),
+    })
+  } catch (error) {
+    throw notListening(config.host, port, error)
+  }
+}
+
+/** Lets requests in flight finish, for so long. */
+async function drain(instance: Instance, seconds: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const deadline = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, seconds * 1000)
+  })
+  await Promise.race([instance.stop(false), deadline])
+  clearTimeout(timer)
+  await instance.stop(true)
+}
+
+/**
+ * Because the port is shared between the instances of one agent, a second agent would silently share it too: so a bind
+ * without sharing is tried first.
+ */
+async function requireFreePort(host: string, port: number): Promise<void> {
+  const probe = createServer()
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  probe.once("error", (error) => reject(notListening(host, port, error)))
+  probe.listen({ host, port, exclusive: true }, () => probe.close(() => resolve()))
+  await promise
+}
+
+function notListening(host: string, port: number, cause: unknown): AgentError<"ERR_PORT_IN_USE" | "ERR_IO"> {
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "an error"
+  const inUse = code === "EADDRINUSE"
+  return new AgentError(inUse ? "ERR_PORT_IN_USE" : "ERR_IO", {
+    at: `${host}:${port}`,
+    expected: "an address to listen on",
+    found: code,
+    hint: inUse
+      ? "stop the other program, or choose another port in the table [agent]"
+      : "choose another host or port in the table [agent]",
+    cause,
+  })
+}

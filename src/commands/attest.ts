@@ -1,0 +1,122 @@
+import { randomBytes } from "node:crypto"
+import { AgentClient } from "../client/agent-client.ts"
+import { probeApplication } from "../client/application-probe.ts"
+import { endpointText, parseAgentUrl, parseApplication } from "../client/endpoint.ts"
+import { AMD_ANCHORS, trustAnchorFromPem } from "../endorsements/amd-roots.ts"
+import { UsageError } from "../errors.ts"
+import { FileHashIndex } from "../policy/file-hashes.ts"
+import { MAX_SNAPSHOT_BYTES, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
+import { CHECKS, type Check } from "../policy/verdict.ts"
+import { type Judgement, judge } from "../policy/verify-vm.ts"
+import { MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
+import type { TrustAnchor } from "../verify/snp.ts"
+import type { ConnectionOptions, TrustOptions } from "./cli.ts"
+import { parseFile, readInput, readToken } from "./input-files.ts"
+import type { ProgressLine } from "./progress.ts"
+
+const MAX_PEM_BYTES = 64 * 1024
+
+/** What the evidence is judged by, read and checked before anything goes over the network. */
+export interface Appraisal {
+  readonly reference: Snapshot | null
+  readonly whitelist: Whitelist
+  readonly anchors: readonly TrustAnchor[]
+  /** `host[:port]` as given. */
+  readonly applications: readonly string[]
+  readonly skip: ReadonlySet<Check>
+}
+
+/** Options to what they mean: reads the files that they name. */
+export function appraisalOf(
+  options: TrustOptions & {
+    readonly snapshot?: string | null
+    readonly whitelist?: string | null
+    readonly applications?: readonly string[]
+  },
+): Appraisal {
+  const { snapshot = null, whitelist = null, applications = [] } = options
+  for (const application of applications) parseApplication(application)
+  return {
+    reference: snapshot === null ? null : parseFile(snapshot, MAX_SNAPSHOT_BYTES, parseSnapshot),
+    whitelist:
+      whitelist === null
+        ? FileHashIndex.EMPTY
+        : parseWhitelist(readInput(whitelist, MAX_WHITELIST_BYTES), whitelist),
+    anchors: [...AMD_ANCHORS, ...options.trustRoots.map(anchorIn)],
+    applications,
+    skip: new Set(CHECKS.filter((check) => options.skip.includes(check))),
+  }
+}
+
+function anchorIn(file: string): TrustAnchor {
+  return parseFile(file, MAX_PEM_BYTES, (content) => trustAnchorFromPem(new TextDecoder().decode(content)))
+}
+
+/** Connects to the agent, does the work, and closes the connection whatever happens. */
+export async function withAgent<T>(
+  options: ConnectionOptions & { readonly tokenFile?: string | null },
+  signal: AbortSignal,
+  work: (client: AgentClient) => Promise<T>,
+): Promise<T> {
+  const endpoint = parseAgentUrl(options.url)
+  const timeoutMs = timeoutOf(options.timeout)
+  const token =
+    options.tokenFile === null || options.tokenFile === undefined ? null : readToken(options.tokenFile)
+  const client = await AgentClient.connect(endpoint, { timeoutMs, signal, token })
+  try {
+    return await work(client)
+  } finally {
+    client.close()
+  }
+}
+
+/** A judgement, and the same evidence judged once more by other reference values. */
+export interface Attested extends Judgement {
+  readonly against: (reference: Snapshot) => Judgement
+}
+
+/** Draws a nonce, gets evidence for it over the client's connection, and judges it for that very connection. */
+export async function attest(
+  client: AgentClient,
+  options: ConnectionOptions,
+  appraisal: Appraisal,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<Attested> {
+  progress.step("asking the VM for evidence")
+  const nonce = randomBytes(32)
+  const evidence = await client.evidence(nonce)
+  progress.step("asking the applications")
+  const timeoutMs = timeoutOf(options.timeout)
+  const applications = await Promise.all(
+    appraisal.applications.map((target) => probeApplication(target, timeoutMs, signal)),
+  )
+  const { spki, authorized, reason } = client.channel
+  const { whitelist, anchors, skip } = appraisal
+  const judged = {
+    target: endpointText(parseAgentUrl(options.url)),
+    at: new Date(),
+    nonce,
+    evidence,
+    channel: { spki, authorized, reason, insecureAllowed: options.insecureAllowed },
+    whitelist,
+    anchors,
+    applications,
+    skip,
+  }
+  const judgement = judge({ ...judged, reference: appraisal.reference })
+  progress.clear()
+  return { ...judgement, against: (reference) => judge({ ...judged, reference }) }
+}
+
+/** @throws UsageError ERR_BAD_VALUE. */
+function timeoutOf(text: string): number {
+  const seconds = /^[0-9]{1,5}(\.[0-9]{1,3})?$/.test(text) ? Number(text) : 0
+  if (seconds > 0) return seconds * 1000
+  throw new UsageError("ERR_BAD_VALUE", {
+    at: "--timeout",
+    expected: "seconds, more than 0",
+    found: text,
+    hint: "write for example --timeout 30",
+  })
+}

@@ -1,0 +1,160 @@
+import type { AgentClient } from "../client/agent-client.ts"
+import { CodedError } from "../errors.ts"
+import { printable, textToPath } from "../formats/path-text.ts"
+import { type FileHashes, FileHashIndexBuilder, indexFileHashes } from "../policy/file-hashes.ts"
+import { imaReferenceOf } from "../policy/ima.ts"
+import { encodeSnapshot, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
+import { teeReferenceOf } from "../policy/tee.ts"
+import { tpmReferenceOf } from "../policy/tpm.ts"
+import type { Verdict } from "../policy/verdict.ts"
+import type { Judgement } from "../policy/verify-vm.ts"
+import { appraisalOf, attest, withAgent } from "./attest.ts"
+import type { ConnectionOptions, TrustOptions } from "./cli.ts"
+import { interruptible } from "./interrupt.ts"
+import { jsonText } from "./json-text.ts"
+import { count, ProgressLine } from "./progress.ts"
+import { renderVerdict } from "./render.ts"
+import { openTerminal, type Terminal } from "./terminal.ts"
+import { beginFile, type PendingFile } from "./write-file.ts"
+
+export interface SnapshotOptions extends ConnectionOptions, TrustOptions {
+  readonly output: string
+  readonly tokenFile: string | null
+}
+
+interface Taken {
+  readonly verdict: Verdict
+  /** Null where the VM did not attest. */
+  readonly snapshot: Snapshot | null
+}
+
+/** `snapshot`: lets the VM attest, has its files hashed, and writes the reference values. All or nothing. */
+export async function takeSnapshot(
+  options: SnapshotOptions,
+  terminal: Terminal = openTerminal(),
+): Promise<number> {
+  const appraisal = appraisalOf(options)
+  const progress = new ProgressLine(terminal, !options.quiet && !options.json)
+  const file = beginFile(options.output, 0o644)
+  try {
+    const taken = await interruptible((signal) =>
+      withAgent(options, signal, async (client) => {
+        const attested = await attest(client, options, appraisal, progress, signal)
+        if (!attested.verdict.passed) return { verdict: attested.verdict, snapshot: null }
+        const fromAgent = parseSnapshot(await filesOf(client, terminal, progress, signal))
+        const snapshot = withVerified(fromAgent, attested, attested.verdict)
+        const { verdict } = attested.against(snapshot)
+        // A snapshot that its own VM does not pass would only cause alarm later, so it is not written.
+        if (!verdict.passed) return { verdict, snapshot: null }
+        write(file, snapshot)
+        return { verdict, snapshot }
+      }),
+    )
+    progress.clear()
+    report(taken, options, terminal)
+    return taken.verdict.exitCode
+  } finally {
+    progress.clear()
+    file.abandon()
+  }
+}
+
+/** The agent's snapshot; it stops hashing when the user stops waiting. */
+async function filesOf(
+  client: AgentClient,
+  terminal: Terminal,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  try {
+    return await client.snapshot((state) => progress.snapshot(state))
+  } catch (error) {
+    progress.clear()
+    if (signal.aborted && !(await client.abandonSnapshot()))
+      terminal.talk("the agent could not be told, and goes on hashing until it is done\n")
+    throw error
+  }
+}
+
+/** Hardware, boot and TPM values as verified evidence has them, in place of what the agent says about itself. */
+export function withVerified(
+  fromAgent: Snapshot,
+  { tee, tpm, ima }: Judgement,
+  { target, at }: Verdict,
+): Snapshot {
+  const measured = ima === null ? null : imaReferenceOf(ima, fromAgent.hash_algorithm ?? undefined)
+  return {
+    ...fromAgent,
+    format: 2,
+    tee_policy: null,
+    tee_reference: null,
+    tpm_policy: null,
+    tpm_reference: null,
+    ...(tee === null ? {} : teeReferenceOf(tee)),
+    ...(tpm === null ? {} : tpmReferenceOf(tpm)),
+    ima_reference: measured?.ima_reference ?? null,
+    filehashes: measured === null ? fromAgent.filehashes : united(fromAgent.filehashes, measured.filehashes),
+    hash_algorithm: fromAgent.hash_algorithm ?? measured?.hash_algorithm ?? null,
+    taken_at: at,
+    host: target,
+  }
+}
+
+/** All pairs of both, each once. */
+function united(files: FileHashes | null, measured: readonly (readonly [string, string])[]): FileHashes {
+  const index = indexFileHashes(files ?? [])
+  const missing = measured.filter(([path, digest]) => {
+    const bytes = Buffer.concat([textToPath(path), Buffer.from(digest, "hex")])
+    const pathEnd = bytes.length - digest.length / 2
+    return index.find(bytes, 0, pathEnd, pathEnd, bytes.length) !== "match"
+  })
+  if (missing.length === 0) return index
+  const builder = new FileHashIndexBuilder()
+  for (const pairs of [index, missing])
+    for (const [path, digest] of pairs) builder.add(textToPath(path), Buffer.from(digest, "hex"))
+  return builder.build()
+}
+
+/** Writes what reads back as the same snapshot, and nothing else. */
+function write(file: PendingFile, snapshot: Snapshot): void {
+  const text = encodeSnapshot(snapshot)
+  const content = new TextEncoder().encode(text)
+  if (encodeSnapshot(parseSnapshot(content)) !== text)
+    throw new CodedError("ERR_INTERNAL", {
+      at: "snapshot",
+      found: "a file that does not read back as what was written",
+      hint: "this is a fault in this program: please report it",
+    })
+  file.commit(content)
+}
+
+function report({ verdict, snapshot }: Taken, options: SnapshotOptions, terminal: Terminal): void {
+  const { style, quiet } = { style: terminal.outStyle, quiet: options.quiet }
+  const files = snapshot?.filehashes?.length ?? 0
+  const unreadable = snapshot?.unreadable ?? []
+  if (options.json) {
+    const written = snapshot === null ? null : { file: options.output, files, unreadable }
+    terminal.out(jsonText({ snapshot: written, verdict }))
+    return
+  }
+  terminal.out(renderVerdict(verdict, { style, quiet, passedMeans: "has attested" }))
+  if (snapshot === null) {
+    terminal.talk("no snapshot was written\n")
+    return
+  }
+  for (const line of unreadableLines(unreadable)) terminal.talk(`${line}\n`)
+  if (!quiet)
+    terminal.out(`[ OK ] snapshot of ${count(files)} files written to ${printable(options.output)}\n`)
+}
+
+/** Files that nobody can vouch for: told, never dropped. */
+function unreadableLines(unreadable: Snapshot["unreadable"]): string[] {
+  if (unreadable.length === 0) return []
+  const shown = unreadable.slice(0, 5).map(([path, why]) => `  ${printable(path)} (${printable(why)})`)
+  const rest = unreadable.length - shown.length
+  return [
+    `[ WARNING ] ${count(unreadable.length)} files could not be read and are not in the snapshot; if one of them runs, verification fails`,
+    ...shown,
+    ...(rest > 0 ? [`  … and ${count(rest)} more; they are listed in the snapshot`] : []),
+  ]
+}

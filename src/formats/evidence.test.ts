@@ -1,0 +1,95 @@
+import { describe, expect, test } from "bun:test"
+import fc from "fast-check"
+import "../../test/setup.ts"
+import { CodedError } from "../errors.ts"
+import { type Evidence, encodeEvidence, parseEvidence } from "./evidence.ts"
+
+const byteString = (maxLength: number) => fc.uint8Array({ maxLength })
+const evidences: fc.Arbitrary<Evidence> = fc.record({
+  tee: fc.option(
+    fc.record({
+      kind: fc.constant("sev-snp" as const),
+      report: byteString(40),
+      certificates: fc.array(byteString(40), { maxLength: 3 }),
+    }),
+  ),
+  tpm: fc.option(
+    fc.record({
+      quote: byteString(40),
+      signature: byteString(40),
+      akPublic: byteString(40),
+      pcrs: fc.array(fc.uint8Array({ minLength: 32, maxLength: 32 }), { minLength: 16, maxLength: 16 }),
+      akCertificate: fc.option(byteString(40)),
+      ekCertificate: fc.option(byteString(40)),
+    }),
+  ),
+  ima: fc.option(fc.record({ from: fc.nat(), list: byteString(80) })),
+})
+
+const SAMPLE: Evidence = {
+  tee: { kind: "sev-snp", report: new Uint8Array(5).fill(1), certificates: [Uint8Array.of(9)] },
+  tpm: {
+    quote: Uint8Array.of(1),
+    signature: Uint8Array.of(2),
+    akPublic: Uint8Array.of(3),
+    pcrs: Array.from({ length: 16 }, () => new Uint8Array(32)),
+    akCertificate: null,
+    ekCertificate: null,
+  },
+  ima: { from: 0, list: Uint8Array.of(4) },
+}
+
+/** The sample's JSON with one thing replaced. */
+function edited(from: string, to: string): string {
+  const text = encodeEvidence(SAMPLE)
+  expect(text).toContain(from)
+  return text.replace(from, to)
+}
+
+describe("evidence", () => {
+  test("survives the way to JSON and back, as text and as bytes", () => {
+    fc.assert(
+      fc.property(evidences, (evidence) => {
+        const text = encodeEvidence(evidence)
+        expect(parseEvidence(text)).toEqual(evidence)
+        expect(parseEvidence(new TextEncoder().encode(text))).toEqual(evidence)
+      }),
+    )
+  })
+
+  test.each([
+    ["another version", '"version":1', '"version":2', "ERR_UNSUPPORTED"],
+    ["another kind of TEE", "sev-snp", "tdx", "ERR_UNSUPPORTED"],
+    ["a member named twice", '"ima":', '"tee":null,"ima":', "ERR_DUPLICATE_KEY"],
+    ["a list named twice", '"from":0,', '"from":0,"list":"","from":0,', "ERR_DUPLICATE_KEY"],
+    ["an unknown member", '"version":1', '"version":1,"x":1', "ERR_MALFORMED"],
+    ["base64 with padding", '"list":"BA"', '"list":"BA=="', "ERR_MALFORMED"],
+    ["base64 with stray bits", '"list":"BA"', '"list":"BB"', "ERR_MALFORMED"],
+    ["base64url", '"list":"BA"', '"list":"_-_-"', "ERR_MALFORMED"],
+    ["a negative start", '"from":0', '"from":-1', "ERR_MALFORMED"],
+    ["a missing list", '"list":"BA"', '"list":null', "ERR_MALFORMED"],
+    ["a missing version", '"version":1,', "", "ERR_MALFORMED"],
+    ["15 PCRs", '"pcrs":["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",', '"pcrs":[', "ERR_MALFORMED"],
+    ["a short PCR", '"pcrs":["AAAA', '"pcrs":["', "ERR_MALFORMED"],
+    ["17 PCRs", '"pcrs":[', '"pcrs":["",', "ERR_TOO_LARGE"],
+    ["a huge signature", '"signature":"Ag"', `"signature":"${"A".repeat(8000)}"`, "ERR_TOO_LARGE"],
+    [
+      "too many certificates",
+      '"certificates":["CQ"]',
+      `"certificates":[${Array(40).fill('""')}]`,
+      "ERR_TOO_LARGE",
+    ],
+  ])("%s is refused", (_, from, to, code) => {
+    expect(() => parseEvidence(edited(from, to))).toThrowCode(code)
+  })
+
+  test("a text over the cap is refused before it is read", () => {
+    expect(() => parseEvidence("x".repeat(101), 100)).toThrowCode("ERR_TOO_LARGE")
+  })
+
+  test("every truncation is refused", () => {
+    const text = encodeEvidence(SAMPLE)
+    for (let length = 0; length < text.length; length++)
+      expect(() => parseEvidence(text.slice(0, length))).toThrow(CodedError)
+  })
+})

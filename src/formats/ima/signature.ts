@@ -1,0 +1,65 @@
+import { ParseError } from "../../errors.ts"
+import { toHex } from "../hex.ts"
+
+/** Kinds of signature that a `sig` field holds, by their first byte. */
+const KINDS = new Map([
+  [0x03, "ima"],
+  [0x05, "evm-portable"],
+  [0x06, "verity"],
+] as const satisfies [number, string][])
+
+/** The signature of a file: content of `security.ima` as measured by template ima-sig. */
+export interface FileSignature {
+  readonly kind: "ima" | "evm-portable" | "verity"
+  /** 2, or 3 for fs-verity. */
+  readonly version: number
+  /** Kernel's number of the hash algorithm (`enum hash_algo`). */
+  readonly hashAlgorithm: number
+  /** Last 4 bytes of the key's subject key identifier, hex. */
+  readonly keyId: string
+  readonly signature: Uint8Array
+}
+
+const HEADER_BYTES = 9
+
+/**
+ * Reads a non-empty `sig` field: kind, version, hash algorithm, 4 bytes of key identifier, big-endian u16 length, that
+ * many bytes. The kernel logs what the file carries, sound or not, so a list with a broken one is still a list.
+ * Source: Linux 6.12, security/integrity/integrity.h, struct signature_v2_hdr.
+ * @throws ParseError ERR_TRUNCATED, ERR_UNSUPPORTED, ERR_MALFORMED.
+ */
+export function parseFileSignature(bytes: Uint8Array): FileSignature {
+  const [type, version, hashAlgorithm] = bytes
+  if (
+    bytes.length < HEADER_BYTES ||
+    type === undefined ||
+    version === undefined ||
+    hashAlgorithm === undefined
+  )
+    throw new ParseError("ERR_TRUNCATED", {
+      at: "file signature",
+      expected: `a header of ${HEADER_BYTES} bytes`,
+      found: `${bytes.length}`,
+    })
+  const kind = [...KINDS].find(([number]) => number === type)?.[1]
+  if (kind === undefined || version < 2 || version > 3)
+    throw new ParseError("ERR_UNSUPPORTED", {
+      at: "file signature",
+      expected: "type 3, 5 or 6, version 2 or 3",
+      found: `type ${type}, version ${version}`,
+    })
+  const length = (bytes[7] ?? 0) * 256 + (bytes[8] ?? 0)
+  if (length === 0 || length !== bytes.length - HEADER_BYTES)
+    throw new ParseError("ERR_MALFORMED", {
+      at: "file signature",
+      expected: `${length} bytes, as its length field says`,
+      found: `${bytes.length - HEADER_BYTES}`,
+    })
+  return {
+    kind,
+    version,
+    hashAlgorithm,
+    keyId: toHex(bytes.subarray(3, 7)),
+    signature: bytes.subarray(HEADER_BYTES),
+  }
+}

@@ -1,0 +1,201 @@
+import { HASH_ALGORITHMS, hashAlgorithmOfSize } from "../formats/hash-algorithms.ts"
+import {
+  digestSize,
+  digestText,
+  isViolation,
+  type MeasurementList,
+  measurementEntry,
+  pathBytes,
+} from "../formats/ima/measurement-list.ts"
+import type { FileHashIndex } from "./file-hashes.ts"
+import type { Findings } from "./findings.ts"
+import { fileHashIndex, type Snapshot } from "./snapshot.ts"
+import type { Finding } from "./verdict.ts"
+import type { Whitelist } from "./whitelist.ts"
+
+/** Name that the kernel gives to the first entry. It stands for no file. */
+export const BOOT_AGGREGATE = "boot_aggregate"
+export const RETAKE = "take a new snapshot of the VM once you trust it"
+export const DISTRUST = "do not trust this machine until this is explained"
+
+/** Judges every entry but the first against snapshot and whitelist; gives how many each of them accepted. */
+export function appraiseFiles(
+  list: MeasurementList,
+  reference: Snapshot | null,
+  whitelist: Whitelist,
+  findings: Findings,
+): { files: number; whitelisted: number } {
+  if (reference !== null && reference.filehashes === null)
+    findings.add(() => ({
+      code: "ERR_IMA_REFERENCE",
+      subject: "filehashes",
+      expected: "the digest of each file of the machine",
+      found: "none",
+      meaning: "the snapshot holds no file to compare with what ran",
+      remedy: RETAKE,
+    }))
+  const judge = new FileJudge(list, reference, whitelist, findings)
+  for (let index = 1; index < list.count; index++) judge.entry(index)
+  return { files: judge.known, whitelisted: judge.whitelisted }
+}
+
+/** What can be wrong with an entry. */
+type Problem =
+  | "ERR_IMA_UNKNOWN_FILE"
+  | "ERR_IMA_CHANGED_FILE"
+  | "ERR_IMA_ALGORITHM"
+  | "ERR_IMA_VIOLATION"
+  | "ERR_IMA_NO_DIGEST"
+  | "ERR_IMA_BOOT_AGGREGATE"
+
+/** Judges entries one by one. Text is made only for those that do not match. */
+class FileJudge {
+  known = 0
+  whitelisted = 0
+  readonly #list: MeasurementList
+  readonly #reference: Snapshot | null
+  readonly #whitelist: Whitelist
+  readonly #findings: Findings
+  readonly #files: FileHashIndex | null
+  readonly #inSnapshot: readonly boolean[]
+
+  constructor(list: MeasurementList, reference: Snapshot | null, whitelist: Whitelist, findings: Findings) {
+    this.#list = list
+    this.#reference = reference
+    this.#whitelist = whitelist
+    this.#findings = findings
+    this.#files = reference === null || reference.filehashes === null ? null : fileHashIndex(reference)
+    // Digests of equal size can be of different algorithms, and only equal algorithms say anything.
+    this.#inSnapshot = HASH_ALGORITHMS.map(({ name }, index) =>
+      reference?.hash_algorithm ? name === reference.hash_algorithm : (BARE[index] ?? false),
+    )
+  }
+
+  entry(index: number): void {
+    const problem = this.#problem(index)
+    if (problem !== null) this.#findings.add(() => this.#finding(problem, index))
+  }
+
+  /** What is wrong with an entry, or null. */
+  #problem(index: number): Problem | null {
+    const list = this.#list
+    // The name in a violation is not covered by the TPM: somebody may have put a harmless one there. None is excused.
+    if (isViolation(list, index)) return "ERR_IMA_VIOLATION"
+    if (isBootAggregate(list, index)) return "ERR_IMA_BOOT_AGGREGATE"
+    if (isZeroDigest(list, index)) return "ERR_IMA_NO_DIGEST"
+    const algorithm = list.algorithm[index] ?? 0
+    if (HASH_ALGORITHMS[algorithm]?.accepted !== true) return "ERR_IMA_ALGORITHM"
+    return this.#files === null ? null : this.#mismatch(index, algorithm, this.#files)
+  }
+
+  #mismatch(index: number, algorithm: number, files: FileHashIndex): Problem | null {
+    const { bytes, pathAt, pathEnd, digestAt } = this.#list
+    const path = pathAt[index] ?? 0
+    const end = pathEnd[index] ?? 0
+    const digest = digestAt[index] ?? 0
+    const digestEnd = digest + digestSize(this.#list, index)
+    const comparable = this.#inSnapshot[algorithm] ?? false
+    const found = files.find(bytes, path, end, digest, digestEnd)
+    if (found === "match" && comparable) {
+      this.known += 1
+      return null
+    }
+    const listed = this.#whitelist.find(bytes, path, end, digest, digestEnd)
+    if (listed === "match" && BARE[algorithm]) {
+      this.whitelisted += 1
+      return null
+    }
+    if (found === "unknown" && listed === "unknown") return "ERR_IMA_UNKNOWN_FILE"
+    return found !== "unknown" && !comparable ? "ERR_IMA_ALGORITHM" : "ERR_IMA_CHANGED_FILE"
+  }
+
+  #finding(code: Problem, index: number): Finding {
+    const subject = measurementEntry(this.#list, index).path
+    const found = digestText(this.#list, index)
+    switch (code) {
+      case "ERR_IMA_UNKNOWN_FILE":
+        return {
+          code,
+          subject,
+          expected: "a file of the snapshot or of the whitelist",
+          found,
+          meaning:
+            "a program, library or kernel module ran that was not on the machine when the snapshot was taken",
+          remedy: `if you installed it, add the line \`path digest\` to a whitelist (--whitelist) or take a new snapshot; else ${DISTRUST}`,
+        }
+      case "ERR_IMA_CHANGED_FILE":
+        return {
+          code,
+          subject,
+          expected: this.#knownDigests(index),
+          found,
+          meaning:
+            "the file that ran is not the one of the snapshot: it was updated, rolled back or tampered with",
+          remedy: `if you updated it, add the line \`path digest\` to a whitelist (--whitelist) or take a new snapshot; else ${DISTRUST}`,
+        }
+      case "ERR_IMA_ALGORITHM":
+        return {
+          code,
+          subject,
+          expected: this.#reference?.hash_algorithm ?? "SHA-1 or SHA-2",
+          found,
+          meaning:
+            "the kernel hashed this file with an algorithm that the reference values are not made with",
+          remedy: `boot with the ima_hash= of the snapshot (sha256 where there is none yet), or ${RETAKE}`,
+        }
+      case "ERR_IMA_VIOLATION":
+        return {
+          code,
+          subject,
+          meaning:
+            "the file was open for writing while it was measured, or was written while in use: what ran is not known",
+          remedy:
+            "measure executables only (the IMA policy of the package does) and reboot to start a new list; the file's name is as the VM says",
+        }
+      case "ERR_IMA_NO_DIGEST":
+        return {
+          code,
+          subject,
+          found,
+          meaning:
+            "the kernel logged the file with zeros because it could not read it: what ran is not known",
+          remedy: "move the file to a file system that IMA can read",
+        }
+      case "ERR_IMA_BOOT_AGGREGATE":
+        return {
+          code,
+          subject: `${BOOT_AGGREGATE}, entry ${index}`,
+          expected: "one entry of that name, the first",
+          found,
+          meaning:
+            "another kernel was started from the running one (kexec): the TPM did not measure what booted",
+          remedy: "reboot through the firmware",
+        }
+    }
+  }
+
+  /** Some of the digests that would have been accepted, as `hex or hex`. */
+  #knownDigests(index: number): string {
+    const path = pathBytes(this.#list, index)
+    const known = this.#files?.digestsOf(path, 3) ?? []
+    return [...known, ...this.#whitelist.digestsOf(path, 3)].join(" or ")
+  }
+}
+
+export function isBootAggregate(list: MeasurementList, index: number): boolean {
+  const start = list.pathAt[index] ?? 0
+  if ((list.pathEnd[index] ?? 0) - start !== BOOT_AGGREGATE.length) return false
+  for (let offset = 0; offset < BOOT_AGGREGATE.length; offset++)
+    if (list.bytes[start + offset] !== BOOT_AGGREGATE.charCodeAt(offset)) return false
+  return true
+}
+
+export function isZeroDigest(list: MeasurementList, index: number): boolean {
+  const start = list.digestAt[index] ?? 0
+  const end = start + digestSize(list, index)
+  for (let at = start; at < end; at++) if (list.bytes[at] !== 0) return false
+  return true
+}
+
+/** By algorithm: whether a digest without a name, known by its size alone, is taken for one of it. */
+const BARE = HASH_ALGORITHMS.map(({ name, size }) => hashAlgorithmOfSize(size)?.name === name)
