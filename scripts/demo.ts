@@ -8,7 +8,8 @@ import { startRelay } from "../test/relay.ts"
 const colour = process.stdout.isTTY && process.env["NO_COLOR"] === undefined
 const paint = (code: number, text: string) => (colour ? `\u001b[${code}m${text}\u001b[0m` : text)
 const say = (text: string) => console.log(text)
-const title = (text: string) => say(`\n${paint(1, `── ${text} ${"─".repeat(Math.max(0, 76 - text.length))}`)}`)
+const title = (text: string) =>
+  say(`\n${paint(1, `── ${text} ${"─".repeat(Math.max(0, 76 - text.length))}`)}`)
 
 /** Shows a command, runs it, shows what it printed, and insists on its exit code. */
 async function show(args: string[], expected: number): Promise<void> {
@@ -63,8 +64,12 @@ const vm = await simulatedVm(`[agent]\n\n[snapshot]\nroot = "/usr/bin"\n`)
 try {
   await demo(vm)
   title("Done")
-  say(`One machine verified, three attacks caught, in ${((performance.now() - started) / 1000).toFixed(0)} s.`)
-  say("Everything above was real except the TEE's signing key. Next: README.md, or npm run e2e for a real guest.")
+  say(
+    `One machine verified, three attacks caught, in ${((performance.now() - started) / 1000).toFixed(0)} s.`,
+  )
+  say(
+    "Everything above was real except the TEE's signing key. Next: README.md, or npm run e2e for a real guest.",
+  )
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
   console.error(`--- log of the agent\n${vm.log()}`)

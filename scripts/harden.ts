@@ -33,10 +33,10 @@ const REQUIRED = ["BUN_BE_BUN", "BUN_OPTIONS", "BUN_INSPECT", "BUN_INSPECT_PRELO
  * @throws Error when the file is not what this was written for; the image is then unusable.
  */
 export function harden(image: Uint8Array): Hardening {
-  const names = clearNames(sectionBytes(image, ".rodata"))
+  const names = clearNames(elfSection(image, ".rodata"))
   const missing = REQUIRED.filter((name) => !names.found.has(name))
   if (missing.length > 0) throw new Error(`hardening: not found in the runtime: ${missing.join(", ")}`)
-  const comparisons = breakPrefixComparison(sectionBytes(image, ".text"), machineOf(image))
+  const comparisons = breakPrefixComparison(elfSection(image, ".text"), machineOf(image))
   if (comparisons !== 1)
     throw new Error(`hardening: expected 1 comparison with BUN_JSC_, found ${comparisons}`)
   return { names: [...names.found].sort(), replaced: names.replaced, comparisons }
@@ -145,8 +145,9 @@ function machineOf(image: Uint8Array): Machine {
 /**
  * The bytes of one section, as a view into the image.
  * Source: System V ABI, "ELF-64 Object File Format" 1.5, file header and section header.
+ * @throws Error when this is no 64-bit ELF file or has no such section.
  */
-function sectionBytes(image: Uint8Array, name: string): Uint8Array {
+export function elfSection(image: Uint8Array, name: string): Uint8Array {
   const view = new DataView(image.buffer, image.byteOffset, image.byteLength)
   if (view.getUint32(0) !== 0x7f454c46 || image[4] !== 2) throw new Error("hardening: not a 64-bit ELF file")
   const table = Number(view.getBigUint64(40, true))

@@ -41,8 +41,7 @@ const GUEST = [
   ["e2fsprogs", "makes the guest's disk"],
   ["swtpm-tools", "makes the guest's TPM with its certificates"],
   ["openssh-client", "runs commands in the guest"],
-  ["zstd", "unpacks the guest's kernel"],
-  ["xz-utils", "unpacks the guest's kernel"],
+  ["util-linux", "setpriv, so that the guest ends with its test"],
 ]
 const PEERS = [
   ["gcc", "compiles the C programs that are measured against"],

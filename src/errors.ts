@@ -47,7 +47,6 @@ export const CATALOGUE = {
   ERR_CONNECTION_LOST: { title: "the connection ended too early", exit: "operational" },
   ERR_TIMEOUT: { title: "no answer in time", exit: "operational" },
   ERR_AGENT_REFUSED: { title: "the agent refused the request", exit: "operational" },
-  ERR_AGENT_ANSWER: { title: "the agent's answer is not understood", exit: "operational" },
   ERR_CHANNEL_KEY_CHANGED: {
     title: "the server's TLS key changed during the verification",
     exit: "channel",

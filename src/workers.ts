@@ -2,7 +2,7 @@ import { isMainThread, workerData } from "node:worker_threads"
 import { NativeError } from "./errors.ts"
 
 /** What this thread was started for: `workerData` of `new Worker(WORKER_ENTRY, …)`. */
-export type WorkerRole = "tpm" | "hash"
+export type WorkerRole = "tpm" | "sev-guest" | "hash"
 
 /** Starts the worker that `data` names by its `role`. */
 export async function runWorker(data: unknown): Promise<void> {
@@ -10,6 +10,10 @@ export async function runWorker(data: unknown): Promise<void> {
     case "tpm": {
       const { runTpmWorker } = await import("./native/tpm-worker.ts")
       return runTpmWorker()
+    }
+    case "sev-guest": {
+      const { runSevGuestWorker } = await import("./native/sev-guest-worker.ts")
+      return runSevGuestWorker()
     }
     case "hash": {
       const { runHashWorker } = await import("./agent/hash-worker.ts")
@@ -20,10 +24,10 @@ export async function runWorker(data: unknown): Promise<void> {
 
 function roleOf(data: unknown): WorkerRole {
   const role = typeof data === "object" && data !== null && "role" in data ? data.role : undefined
-  if (role === "tpm" || role === "hash") return role
+  if (role === "tpm" || role === "sev-guest" || role === "hash") return role
   throw new NativeError("ERR_INTERNAL", {
     at: "worker thread",
-    expected: "role tpm or hash",
+    expected: "role tpm, sev-guest or hash",
     found: `${role}`,
   })
 }

@@ -14,7 +14,10 @@ export interface Finished {
 }
 
 /** Runs the executable to its end (at most two minutes). */
-export async function run(args: readonly string[], options: { stdin?: string; env?: Record<string, string> } = {}): Promise<Finished> {
+export async function run(
+  args: readonly string[],
+  options: { stdin?: string; env?: Record<string, string> } = {},
+): Promise<Finished> {
   const child = Bun.spawn([EXECUTABLE, ...args], {
     stdin: options.stdin === undefined ? "ignore" : Buffer.from(options.stdin),
     stdout: "pipe",
@@ -22,7 +25,11 @@ export async function run(args: readonly string[], options: { stdin?: string; en
     env: { ...process.env, ...options.env },
     timeout: 120_000,
   })
-  const [stdout, stderr, code] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text(), child.exited])
+  const [stdout, stderr, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ])
   return { code, stdout, stderr }
 }
 
@@ -54,7 +61,18 @@ export async function simulatedVm(config: string): Promise<SimulatedVm> {
 
   const start = async () => {
     const started = Bun.spawn(
-      [EXECUTABLE, "agent", "--simulate", join(dir, "vm"), "--conf", conf, "--host", "127.0.0.1", "--port", String(port)],
+      [
+        EXECUTABLE,
+        "agent",
+        "--simulate",
+        join(dir, "vm"),
+        "--conf",
+        conf,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        String(port),
+      ],
       { stdin: "ignore", stdout: "ignore", stderr: "pipe" },
     )
     child = started
@@ -104,7 +122,9 @@ async function freePort(): Promise<number> {
 async function listening(port: number, child: Bun.Subprocess, log: () => string): Promise<void> {
   for (let waited = 0; waited < 60_000; waited += 100) {
     if (child.exitCode !== null) throw new Error(`the agent ended with ${child.exitCode}:\n${log()}`)
-    const answered = await fetch(`https://127.0.0.1:${port}/v1/info`, { tls: { rejectUnauthorized: false } }).then(
+    const answered = await fetch(`https://127.0.0.1:${port}/v1/info`, {
+      tls: { rejectUnauthorized: false },
+    }).then(
       (response) => response.ok,
       () => false,
     )

@@ -14,7 +14,10 @@ export async function startRelay(targetPort: number, key: string, cert: string):
     const outside = connect({ host: "127.0.0.1", port: targetPort, rejectUnauthorized: false })
     inside.pipe(outside)
     outside.pipe(inside)
-    for (const [one, other] of [[inside, outside], [outside, inside]] as const) {
+    for (const [one, other] of [
+      [inside, outside],
+      [outside, inside],
+    ] as const) {
       one.on("error", () => other.destroy())
       one.on("close", () => other.destroy())
     }

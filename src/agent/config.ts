@@ -113,7 +113,7 @@ export function parseAgentConfig(text: string, file: string, base: string = STAT
     tpm: tpmOf(agent),
     application: applicationOf(root, base),
     auth: { tokens: tokensOf(auth), openWrites: auth.boolean("open_writes", false) },
-    snapshot: { root: snapshotRootOf(snapshot), exclude: excludeOf(snapshot) },
+    snapshot: snapshotOf(snapshot),
     limits: limitsOf(limits),
     temporary: join(base, "tmp"),
     warnings: root.shared.warnings,
@@ -200,17 +200,22 @@ function tokensOf(auth: Table): Uint8Array[] {
   })
 }
 
-function snapshotRootOf(snapshot: Table): string {
-  const root = snapshot.string("root") ?? "/"
-  if (isAbsolute(root)) return normalize(`${root}/`).replace(/(?<=.)\/$/, "")
-  throw snapshot.fault("root", "an absolute path", JSON.stringify(root))
-}
-
-function excludeOf(snapshot: Table): string[] {
-  return snapshot.strings("exclude", DEFAULT_EXCLUDE).map((prefix) => {
+function snapshotOf(snapshot: Table): AgentConfig["snapshot"] {
+  const text = snapshot.string("root") ?? "/"
+  if (!isAbsolute(text)) throw snapshot.fault("root", "an absolute path", JSON.stringify(text))
+  const root = normalize(`${text}/`).replace(/(?<=.)\/$/, "")
+  const exclude = snapshot.strings("exclude", DEFAULT_EXCLUDE).map((prefix) => {
     if (!isAbsolute(prefix)) throw snapshot.fault("exclude", "absolute paths", JSON.stringify(prefix))
     return normalize(`${prefix}/`)
   })
+  const excluding = exclude.find((prefix) => `${root}/`.startsWith(prefix))
+  if (excluding !== undefined)
+    throw snapshot.fault(
+      "root",
+      "a directory that is not left out",
+      `${root}, left out by exclude ${excluding}`,
+    )
+  return { root, exclude }
 }
 
 function limitsOf(table: Table): Limits {

@@ -71,7 +71,7 @@ export class Connection {
 
   /**
    * One request; requests are made one after the other.
-   * @throws AgentError ERR_CONNECTION_LOST, ERR_TIMEOUT, ERR_TOO_LARGE, ERR_AGENT_ANSWER, ERR_INTERRUPTED.
+   * @throws AgentError ERR_CONNECTION_LOST, ERR_TIMEOUT, ERR_TOO_LARGE, ERR_INTERRUPTED.
    */
   async request(wanted: HttpRequest): Promise<HttpAnswer> {
     const place = `${wanted.method} ${this.#place}${wanted.path.replace(/\?.*$/s, "")}`
@@ -174,8 +174,9 @@ function readBody(
       heard()
       size += chunk.length
       if (size > maxBytes) {
-        answer.destroy()
+        // First the reason, then the end: ending it raises an error of its own.
         refuse("ERR_TOO_LARGE", { expected: `at most ${maxBytes} bytes`, found: "more" })
+        answer.destroy()
       } else chunks.push(chunk)
     })
     answer.on("error", (error) => refuse("ERR_CONNECTION_LOST", { found: error.message }))

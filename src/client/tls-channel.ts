@@ -1,3 +1,4 @@
+import type { X509Certificate } from "node:crypto"
 import { isIP } from "node:net"
 import { connect, getCACertificates, rootCertificates, type TLSSocket } from "node:tls"
 import { AgentError } from "../errors.ts"
@@ -74,7 +75,7 @@ export function openTls(endpoint: Endpoint, timeoutMs: number, signal?: AbortSig
           spki: new Uint8Array(spki),
           leafDer: new Uint8Array(certificate.raw),
           authorized: socket.authorized,
-          reason: socket.authorized ? null : reasonOf(socket.authorizationError),
+          reason: socket.authorized ? null : reasonOf(socket.authorizationError, certificate),
         }),
       )
     })
@@ -116,7 +117,7 @@ function hintFor(code: string | undefined): string {
 }
 
 /** In plain words where there are some; the code of the TLS library otherwise. */
-function reasonOf(error: unknown): string {
+function reasonOf(error: unknown, certificate: X509Certificate): string {
   const code = typeof error === "string" ? error : error instanceof Error ? error.message : "unknown reason"
   switch (code) {
     case "DEPTH_ZERO_SELF_SIGNED_CERT":
@@ -125,7 +126,7 @@ function reasonOf(error: unknown): string {
     case "UNABLE_TO_VERIFY_LEAF_SIGNATURE":
     case "UNABLE_TO_GET_ISSUER_CERT_LOCALLY":
     case "UNABLE_TO_GET_ISSUER_CERT":
-      return "its issuer is not known"
+      return certificate.verify(certificate.publicKey) ? "it is self-signed" : "its issuer is not known"
     case "CERT_HAS_EXPIRED":
       return "it has expired"
     case "CERT_NOT_YET_VALID":

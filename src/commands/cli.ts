@@ -1,6 +1,11 @@
 import { defineCommand } from "citty"
+import { EXIT } from "../errors.ts"
 import { CHECKS } from "../policy/verdict.ts"
 import { listOf, meta, repeatable } from "./command.ts"
+
+const EXIT_CODES = Object.entries(EXIT)
+  .map(([name, code]) => `${code} ${name}`)
+  .join(", ")
 
 /** Options that say which agent is meant and how to answer; they may stand before or after the subcommand. */
 export const connectionArgs = {
@@ -96,7 +101,7 @@ const verifyCommand = defineCommand({
     description: "verify the running VM against its snapshot",
     details: [
       "Each check is shown with what was proven, or with what was expected, what was found, what that means and what to do. Exit code 0 means that every check ran and passed, save those left out with --skip.",
-      "Exit codes: 1 no answer could be had, 2 command line, 10 channel, 11 TEE, 12 TCB, 13 binding, 14 TPM, 15 boot, 16 IMA, 17 reboot, 18 application.",
+      `Exit codes: ${EXIT_CODES}. The first failed check in this order decides.`,
     ],
     examples: [
       {

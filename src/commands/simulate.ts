@@ -14,7 +14,12 @@ const execCommand = defineCommand({
     ],
   }),
   args: {
-    dir: { type: "positional", required: true, valueHint: "DIR", description: "directory of the running simulated machine" },
+    dir: {
+      type: "positional",
+      required: true,
+      valueHint: "DIR",
+      description: "directory of the running simulated machine",
+    },
     path: repeatable({ type: "positional", valueHint: "PATH", description: "program to measure" }),
   },
   run: ({ args }) => measure(resolve(args.dir), listOf(args.path)),

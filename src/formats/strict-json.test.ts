@@ -50,10 +50,16 @@ describe("strict JSON", () => {
     ['{"a":nul}', "ERR_MALFORMED"],
     ['{"a" 1}', "ERR_MALFORMED"],
     ['\ufeff{"a":1}', "ERR_MALFORMED"],
-    [`{"a":${"[".repeat(40)}${"]".repeat(40)}}`, "ERR_TOO_LARGE"],
-    [`{"a":"${"x".repeat(10_000)}"}`, "ERR_TOO_LARGE"],
   ])("%p gives %s", (text, code) => {
     expect(() => parse(text)).toThrowCode(code)
+  })
+
+  test("deep nesting is refused", () => {
+    expect(() => parse(`{"a":${"[".repeat(40)}${"]".repeat(40)}}`)).toThrowCode("ERR_TOO_LARGE")
+  })
+
+  test("a text over the cap is refused", () => {
+    expect(() => parse(`{"a":"${"x".repeat(10_000)}"}`)).toThrowCode("ERR_TOO_LARGE")
   })
 
   test("invalid UTF-8 is refused", () => {

@@ -51,11 +51,10 @@ interface MachineFile {
  *
  * `dir` holds: tpm/ (the TPM's state), ima/ (the measurement list in the kernel's format), cmdline (the kernel command
  * line, measured into PCR 8 at each start), machine.json (while it runs).
- * @throws NativeError ERR_SIMULATOR_BUSY, ERR_SIMULATOR_START, ERR_TPM_LIBRARY
+ * @throws NativeError ERR_SIMULATOR_BUSY, ERR_SIMULATOR_START, ERR_TPM_LIBRARY, ERR_IO, ERR_MALFORMED
  */
 export async function openSimulatedMachine(dir: string): Promise<SimulatedMachine> {
-  mkdirSync(dir, { recursive: true, mode: 0o700 })
-  const root = realpathSync(dir)
+  const root = makeRoot(dir)
   await endAbandoned(root)
   resetLists(imaDirectory(root))
   const tpm = await startSoftwareTpm(tpmDirectory(root))
@@ -70,6 +69,20 @@ export async function openSimulatedMachine(dir: string): Promise<SimulatedMachin
     tcti: tpm.tcti,
     ima: openMeasurementList(imaDirectory(root)),
     close: () => powerOff(root, tpm),
+  }
+}
+
+function makeRoot(dir: string): string {
+  try {
+    mkdirSync(dir, { recursive: true, mode: 0o700 })
+    return realpathSync(dir)
+  } catch (cause) {
+    throw new NativeError("ERR_IO", {
+      at: dir,
+      expected: "a directory that can be written to",
+      found: cause instanceof Error ? cause.message : String(cause),
+      cause,
+    })
   }
 }
 
@@ -112,7 +125,7 @@ async function boot(root: string, worker: DeviceWorker<TpmOperations>): Promise<
 }
 
 function extend(worker: DeviceWorker<TpmOperations>, pcr: number, data: Uint8Array): Promise<void> {
-  return worker.call("extend", { pcr, data: [data] })
+  return worker.call("extend", { pcr, data })
 }
 
 async function withTpm<T>(
@@ -155,13 +168,23 @@ function runningMachine(dir: string): { root: string; machine: MachineFile } {
 function readMachineFile(root: string): MachineFile | null {
   const path = machinePath(root)
   if (!existsSync(path)) return null
-  const value: unknown = JSON.parse(readFileSync(path, "utf8"))
+  const value = parseJson(readFileSync(path, "utf8"))
   if (typeof value === "object" && value !== null && "tcti" in value && "pid" in value && "owner" in value) {
     const { tcti, pid, owner } = value
     if (typeof tcti === "string" && typeof pid === "number" && typeof owner === "number")
       return { tcti, pid, owner }
   }
   throw new NativeError("ERR_MALFORMED", { at: path, expected: "tcti, pid, owner", hint: "remove the file" })
+}
+
+/** Null where it is no JSON. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    if (error instanceof SyntaxError) return null
+    throw error
+  }
 }
 
 function writeMachineFile(root: string, machine: MachineFile): void {

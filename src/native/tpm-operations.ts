@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { CodedError, NativeError } from "../errors.ts"
+import { NativeError } from "../errors.ts"
 import { bytesEqual } from "../formats/hex.ts"
 import { ALG, CURVE, hashName } from "../formats/tpm/algorithms.ts"
 import { parseAttest } from "../formats/tpm/attest.ts"
@@ -9,7 +9,7 @@ import { parseSignature } from "../formats/tpm/signature.ts"
 import type { TpmKeys, TpmQuote } from "./ports.ts"
 import * as commands from "./tpm-commands.ts"
 import type { TpmTransport } from "./tss2.ts"
-import { RC_OBJECT_MEMORY } from "./tss2-rc.ts"
+import { isNoSuchHandle, RC_OBJECT_MEMORY, rcText } from "./tss2-rc.ts"
 
 /** Where the predecessor kept its keys, and so do we. */
 const EK_HANDLE = 0x81000050
@@ -69,14 +69,24 @@ const NV_CHUNK = 512
 /** Source: TPM 2.0 Part 2, rev. 1.59, Table 236 "TPMA_NV". */
 const NV = { ownerRead: 2 ** 17, authRead: 2 ** 18, written: 2 ** 29 }
 
-/** What the TPM thread can do. Each operation opens the transport and closes it: swtpm serves one client at a time. */
+/**
+ * What the TPM thread can do. Each operation opens the transport and closes it: swtpm serves one client at a time.
+ *
+ * Without a resource manager, keys that a killed process left loaded fill the few slots, and then even the use of a
+ * persistent key fails: they are flushed, once. Behind a resource manager only this connection's own keys are listed.
+ */
 export function tpmOperations(open: () => TpmTransport) {
   const burst =
     <A, R>(run: (transceive: commands.Transceive, argument: A) => R) =>
     (argument: A): R => {
       const transport = open()
+      const transceive: commands.Transceive = (command) => transport.transceive(command)
       try {
-        return run((command) => transport.transceive(command), argument)
+        return run(transceive, argument)
+      } catch (error) {
+        if (commands.responseCode(error) !== RC_OBJECT_MEMORY) throw error
+        flushLoadedKeys(transceive)
+        return run(transceive, argument)
       } finally {
         transport.close()
       }
@@ -105,7 +115,7 @@ export interface QuoteRequest {
 /** Data measured into a PCR: each bank is extended with its own hash over it, as kernel and firmware do. */
 export interface ExtendRequest {
   readonly pcr: number
-  readonly data: readonly Uint8Array[]
+  readonly data: Uint8Array
 }
 
 function probe(transceive: commands.Transceive): void {
@@ -162,7 +172,7 @@ function ensureKey(
 }
 
 function makeKey(transceive: commands.Transceive, handle: number, template: TpmPublic): TpmPublic {
-  const made = createWithRoom(transceive, template)
+  const made = commands.createPrimary(transceive, commands.RH.endorsement, template)
   try {
     commands.persist(transceive, made.handle, handle)
     return made.publicArea
@@ -171,19 +181,9 @@ function makeKey(transceive: commands.Transceive, handle: number, template: TpmP
   }
 }
 
-/**
- * Without a resource manager, keys that a killed process left loaded fill the few slots: they are flushed, once. Behind a
- * resource manager only this connection's own keys are listed.
- */
-function createWithRoom(transceive: commands.Transceive, template: TpmPublic) {
-  try {
-    return commands.createPrimary(transceive, commands.RH.endorsement, template)
-  } catch (error) {
-    if (commands.responseCode(error) !== RC_OBJECT_MEMORY) throw error
-    for (const left of commands.handlesInUse(transceive, TRANSIENT_FIRST))
-      if (left >>> 24 === 0x80) commands.flush(transceive, left)
-    return commands.createPrimary(transceive, commands.RH.endorsement, template)
-  }
+function flushLoadedKeys(transceive: commands.Transceive): void {
+  for (const handle of commands.handlesInUse(transceive, TRANSIENT_FIRST))
+    if (handle >>> 24 === 0x80) commands.flush(transceive, handle)
 }
 
 function isEndorsementKey(key: TpmPublic): boolean {
@@ -211,7 +211,7 @@ function quoteStable(transceive: commands.Transceive, { pcrs, qualifyingData }: 
   for (let attempt = 0; attempt < QUOTE_ATTEMPTS; attempt++) {
     const { attest, signature } = quoteOrExplain(transceive, qualifyingData, selection)
     const pcrValues = readSelected(transceive, selection)
-    if (bytesEqual(quotedDigest(attest, signature).pcrDigest, digestOf(signature, pcrValues)))
+    if (bytesEqual(parseAttest(attest).pcrDigest, digestOf(signature, pcrValues)))
       return { attest, signature, pcrValues }
   }
   throw new NativeError("ERR_TPM_PCR_MOVING", {
@@ -230,19 +230,15 @@ function quoteOrExplain(
   try {
     return commands.quote(transceive, AK_HANDLE, qualifyingData, [selection])
   } catch (error) {
-    if (!(error instanceof CodedError) || commands.responseCode(error) === null) throw error
+    const rc = commands.responseCode(error)
+    if (rc === null || !isNoSuchHandle(rc)) throw error
     throw new NativeError("ERR_TPM_COMMAND", {
-      at: error.at ?? "TPM2_quote",
-      ...(error.found === undefined ? {} : { found: error.found }),
-      hint: "the attestation key has to be made first (ensureKeys), and qualifying data is at most 64 bytes",
+      at: `TPM2_quote by the key at 0x${AK_HANDLE.toString(16)}`,
+      found: rcText(rc),
+      hint: "the attestation key was not made yet, or somebody evicted it: start the agent again",
       cause: error,
     })
   }
-}
-
-function quotedDigest(attest: Uint8Array, signature: Uint8Array) {
-  parseSignature(signature)
-  return parseAttest(attest)
 }
 
 function digestOf(signature: Uint8Array, values: readonly Uint8Array[]): Uint8Array {
@@ -293,18 +289,12 @@ function readNv(transceive: commands.Transceive, index: number): Uint8Array | nu
   return out
 }
 
-const BANKS = [ALG.sha1, ALG.sha256, ALG.sha384, ALG.sha512] as const
+const BANKS = ["sha1", "sha256", "sha384", "sha512"] as const
 
 function extendAllBanks(transceive: commands.Transceive, { pcr, data }: ExtendRequest): void {
-  for (const each of data) {
-    const digests = BANKS.map((algorithm) => ({
-      algorithm,
-      digest: new Uint8Array(
-        createHash(hashName(algorithm) ?? "sha256")
-          .update(each)
-          .digest(),
-      ),
-    }))
-    commands.extendPcr(transceive, pcr, digests)
-  }
+  const digests = BANKS.map((algorithm) => ({
+    algorithm: ALG[algorithm],
+    digest: new Uint8Array(createHash(algorithm).update(data).digest()),
+  }))
+  commands.extendPcr(transceive, pcr, digests)
 }

@@ -46,10 +46,10 @@ export type TransportOpener = (tcti: string) => TpmTransport
  * Loads libtss2-tctildr. Loaded on first use, because a verifier needs no native library.
  * @throws NativeError ERR_TPM_LIBRARY
  */
-export async function loadTss2(): Promise<TransportOpener> {
+export async function loadTss2(soname = "libtss2-tctildr.so.0"): Promise<TransportOpener> {
   const ffi = await import("bun:ffi")
   silenceLibrary(ffi)
-  const library = open(ffi)
+  const library = open(ffi, soname)
   const { Tss2_TctiLdr_Initialize: initialize, Tss2_TctiLdr_Finalize: finalize } = library.symbols
   const callables = new Map<number, ReturnType<typeof ffi.CFunction>>()
 
@@ -92,15 +92,15 @@ export async function loadTss2(): Promise<TransportOpener> {
   }
 }
 
-function open(ffi: typeof import("bun:ffi")) {
+function open(ffi: typeof import("bun:ffi"), soname: string) {
   try {
-    return ffi.dlopen("libtss2-tctildr.so.0", {
+    return ffi.dlopen(soname, {
       Tss2_TctiLdr_Initialize: { args: ["ptr", "ptr"], returns: "u32" },
       Tss2_TctiLdr_Finalize: { args: ["ptr"], returns: "void" },
     })
   } catch (cause) {
     throw new NativeError("ERR_TPM_LIBRARY", {
-      at: "libtss2-tctildr.so.0",
+      at: soname,
       found: cause instanceof Error ? cause.message : String(cause),
       hint: "install the package libtss2-tctildr0 (Fedora, RHEL: tpm2-tss)",
       cause,

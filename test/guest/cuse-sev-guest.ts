@@ -5,7 +5,8 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { encodeCertificateTable } from "../../src/formats/snp/certificate-table.ts"
-import { openSimulatedTee } from "../../src/native/simulated-tee.ts"
+import { signSimulatedReport } from "../../src/native/simulated-report.ts"
+import { loadSimulatedTee } from "../../src/native/simulated-tee.ts"
 import { serveCharacterDevice } from "./cuse.ts"
 import { answerSevGuest, type SnpHardware } from "./sev-guest-driver.ts"
 
@@ -18,13 +19,11 @@ const hardware = await simulatedHardware(directory)
 await serveCharacterDevice("sev-guest", (call) => answerSevGuest(call, hardware))
 
 async function simulatedHardware(directory: string): Promise<SnpHardware> {
-  const tee = await openSimulatedTee(directory)
+  const { chip, certificates } = await loadSimulatedTee(directory)
+  const table = encodeCertificateTable(certificates)
   return {
-    report: async (reportData) => (await tee.getReport(reportData)).report,
-    certificateTable: async () => {
-      const { certificates } = await tee.getReport(new Uint8Array(64))
-      return encodeCertificateTable(certificates.map(({ guid, der }) => ({ guid, der })))
-    },
+    report: async (reportData) => signSimulatedReport(chip, { reportData }),
+    certificateTable: async () => table,
     rootSecret: rootSecret(join(directory, "derived-key-secret")),
   }
 }

@@ -30,7 +30,7 @@ import {
 const ROOT = join(import.meta.dir, "..", "..")
 const CACHE = join(ROOT, ".cache")
 const KEPT = join(CACHE, "e2e")
-const IMA_POLICY = join(ROOT, "deb", "ima-policy")
+const IMA_POLICY = join(ROOT, "deb", "root", "usr", "share", "cosmian_vm", "ima-policy")
 const NEW_TOOL = "/usr/local/bin/brought-along"
 const TOKEN = Buffer.from(crypto.getRandomValues(new Uint8Array(24))).toString("base64url")
 

@@ -21,7 +21,7 @@ export interface GuestOptions {
   readonly image: GuestImage
   /** Directory of this run: disk overlay, TPM state, logs. Made where absent. */
   readonly directory: string
-  /** Directory whose files the guest sees on a second disk, or null. */
+  /** Directory whose files are on a second disk of the guest, `PAYLOAD_DEVICE`; null: no such disk. */
   readonly payload: string | null
   /** TCP ports of the guest that the host reaches over loopback; 22 is always among them. */
   readonly ports: readonly number[]
@@ -30,8 +30,8 @@ export interface GuestOptions {
 const MEMORY_MB = 1536
 const BOOT_TIMEOUT_MS = 240_000
 const SHUTDOWN_TIMEOUT_MS = 40_000
-/** Where the guest sees the files of the payload. */
-export const PAYLOAD_MOUNT = "/mnt/payload"
+/** The disk with the payload, as the guest names it. */
+export const PAYLOAD_DEVICE = "/dev/nvme1n1"
 
 // Files of a run.
 const ROOT_DISK = "disk.qcow2"
@@ -186,8 +186,6 @@ export class Guest {
       }
       return (await this.shell("true", { timeoutMs: 20_000 })).code === 0 ? true : null
     })
-    if (this.#options.payload === null) return
-    await this.mustShell(`mkdir -p ${PAYLOAD_MOUNT} && mount -o ro /dev/nvme1n1 ${PAYLOAD_MOUNT}`)
   }
 
   #ssh(): string[] {

@@ -4,13 +4,14 @@ import { copyFileSync, mkdirSync, readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { openSimulatedTee } from "../../src/native/simulated-tee.ts"
 import { mustRun, waitFor } from "./command.ts"
-import { type Guest, PAYLOAD_MOUNT } from "./guest.ts"
+import { type Guest, PAYLOAD_DEVICE } from "./guest.ts"
 
 const HERE = import.meta.dir
 const ROOT = join(HERE, "..", "..")
 
 export const AGENT_PORT = 5555
 export const APPLICATION_PORT = 8443
+const PAYLOAD = "/mnt"
 const STATE = "/var/lib/cosmian_vm"
 /** Directory of the application's configuration, relative to the agent's state. */
 const APPLICATION_STORAGE = "data/e2e"
@@ -58,33 +59,29 @@ export async function provision(guest: Guest, token: string): Promise<void> {
   await guest.mustShell(
     [
       "set -e",
-      `install -m 0755 ${PAYLOAD_MOUNT}/cuse-sev-guest /usr/local/sbin/`,
-      `cp -r ${PAYLOAD_MOUNT}/simulated-tee /usr/local/lib/`,
+      `mount -o ro ${PAYLOAD_DEVICE} ${PAYLOAD}`,
+      `install -m 0755 ${PAYLOAD}/cuse-sev-guest /usr/local/sbin/`,
+      `cp -r ${PAYLOAD}/simulated-tee /usr/local/lib/`,
       "chmod -R go= /usr/local/lib/simulated-tee",
-      `install -m 0644 ${PAYLOAD_MOUNT}/*.service /etc/systemd/system/`,
+      `install -m 0644 ${PAYLOAD}/*.service /etc/systemd/system/`,
       "systemctl daemon-reload",
       "systemctl enable --now cuse-sev-guest.service",
-    ].join("\n"),
-    { timeoutMs: 180_000 },
-  )
-  await guest.mustShell(`DEBIAN_FRONTEND=noninteractive dpkg --install ${PAYLOAD_MOUNT}/cosmian_vm.deb`, {
-    timeoutMs: 300_000,
-  })
-  await guest.writeFile("/etc/cosmian_vm/agent.toml", agentConfiguration(token))
-  await guest.mustShell(
-    [
-      "set -e",
+      `DEBIAN_FRONTEND=noninteractive dpkg --install ${PAYLOAD}/cosmian_vm.deb`,
+      // It would be part of the snapshot.
+      `umount ${PAYLOAD}`,
       `mkdir -p ${STATE}/${APPLICATION_STORAGE}`,
-      "systemctl enable cosmian_vm_agent.service",
-      "systemctl restart cosmian_vm_agent.service",
     ].join("\n"),
+    { timeoutMs: 300_000 },
   )
+  await guest.writeFile("/etc/cosmian_vm/agent.toml", agentConfiguration(token))
+  await guest.mustShell("systemctl enable --now cosmian_vm_agent.service")
 }
 
 function agentConfiguration(token: string): string {
   return `[agent]
 host = "0.0.0.0"
 port = ${AGENT_PORT}
+tpm_device = "/dev/tpmrm0"
 
 [app]
 service_type = "systemd"

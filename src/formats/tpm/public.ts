@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { ParseError } from "../../errors.ts"
 import { ALG, algorithmText, hashName } from "./algorithms.ts"
-import { encodeWire, parseWire, sized, struct, u16, u32, type Wire, type WireReader } from "./wire.ts"
+import { encodeWire, parseWire, sized, struct, u16, u32, type Wire } from "./wire.ts"
 
 /** Object attributes. Source: TPM 2.0 Part 2, rev. 1.59, Table 31 "TPMA_OBJECT". */
 export const OBJECT = {
@@ -159,11 +159,6 @@ export function parseSizedPublic(bytes: Uint8Array): TpmPublic {
 /** Bytes of a TPMT_PUBLIC. Parsing is exact, so this gives back the very bytes that were parsed. */
 export function encodePublic(publicArea: TpmPublic): Uint8Array {
   return encodeWire(PUBLIC, publicArea)
-}
-
-/** Reads a TPM2B_PUBLIC inside a response. @throws as parsePublic */
-export function readSizedPublic(from: WireReader): TpmPublic {
-  return parsePublic(sized(0xffff).read(from))
 }
 
 /** Whether an object attribute is set. */

@@ -1,0 +1,186 @@
+import { constants as osConstants } from "node:os"
+import { NativeError } from "../errors.ts"
+import { certificateNameOf, parseCertificateTable } from "../formats/snp/certificate-table.ts"
+import { SNP_REPORT_SIZE } from "../formats/snp/report.ts"
+import { DeviceWorker } from "./device-worker.ts"
+import type { ReportDevice, TeeCertificate, TeeReport } from "./ports.ts"
+
+export const SEV_GUEST_PATH = "/dev/sev-guest"
+
+/**
+ * ioctl numbers: _IOWR('S', n, struct snp_guest_request_ioctl), which is 32 bytes.
+ * Source: Linux, include/uapi/linux/sev-guest.h.
+ */
+export const SEV_GUEST_IOCTL = { getReport: 0xc0205300, getExtReport: 0xc0205302 } as const
+
+/** struct snp_guest_request_ioctl: u8 version, u64 request, u64 response, u64 exitinfo2. */
+export const GUEST_REQUEST = { size: 32, version: 0, request: 8, response: 16, exitInfo2: 24 } as const
+/** struct snp_report_req: 64 bytes of report data, u32 VMPL, 28 reserved. */
+const REPORT_REQUEST = { size: 96, vmpl: 64 }
+/** struct snp_ext_report_req: the former, u64 address and u32 length of a buffer for certificates. */
+const EXT_REPORT_REQUEST = { size: 112, certificates: 96, length: 104 }
+/** struct snp_report_resp: 4000 bytes that hold MSG_REPORT_RSP: u32 status, u32 size, 24 reserved, the report. */
+const REPORT_RESPONSE = { size: 4000, reportSize: 4, report: 32 }
+/** The kernel takes no longer certificate buffer (SEV_FW_BLOB_MAX_SIZE), and whole pages only. */
+const CERTIFICATE_BUFFER = 16 * 1024
+
+/** Firmware's status for a VMPL that is more privileged than the caller. Source: AMD 56860 rev. 1.58, Table 25. */
+const STATUS_INVALID_PARAM = 0x16
+const VMM_INVALID_LENGTH = 1n
+const VMM_BUSY = 2n
+const ATTEMPTS = 20
+const PAUSE_MS = 100
+
+/** The kernel's side of the device. Calls block. */
+export interface SevGuestIoctl {
+  /** Where the buffer lies, for pointers inside requests. It must stay referenced until the call is over. */
+  addressOf(buffer: Uint8Array): bigint
+  /** One ioctl; errno 0 where it succeeded. The kernel writes into `response`. */
+  call(command: number, request: Uint8Array, response: Uint8Array): { errno: number; exitInfo2: bigint }
+}
+
+/** What the sev-guest thread does. */
+export type SevGuestOperations = {
+  /** @throws NativeError ERR_SNP_DEVICE */
+  probe(argument: null): void
+  /** @throws NativeError ERR_SNP_DEVICE, ERR_SNP_FIRMWARE */
+  getReport(reportData: Uint8Array): TeeReport
+}
+
+/** The kernel's driver for AMD's guests, called in a thread of its own. @throws NativeError ERR_SNP_DEVICE, ERR_IO */
+export async function openSevGuest(path: string = SEV_GUEST_PATH): Promise<ReportDevice> {
+  const worker = new DeviceWorker<SevGuestOperations>("sev-guest", path)
+  try {
+    await worker.call("probe", null)
+  } catch (error) {
+    await worker.close()
+    throw error
+  }
+  return { provider: "sev-guest", getReport: (reportData) => worker.call("getReport", reportData) }
+}
+
+/**
+ * One report, with the host's certificates where the kernel gives them. The most privileged VMPL that the firmware grants
+ * is used: 0 for an ordinary guest, a lower privilege under an SVSM.
+ * @param sleep blocks for that many milliseconds; the host may be busy.
+ * @throws NativeError ERR_SNP_DEVICE, ERR_SNP_FIRMWARE. @throws ParseError for a bad certificate table
+ */
+export function requestReport(
+  ioctl: SevGuestIoctl,
+  reportData: Uint8Array,
+  sleep: (milliseconds: number) => void,
+): TeeReport {
+  if (reportData.length !== 64)
+    throw new NativeError("ERR_SNP_DEVICE", {
+      at: "report data",
+      expected: "64 bytes",
+      found: `${reportData.length}`,
+    })
+  for (let vmpl = 0; ; vmpl++) {
+    const { response, table } = requestAt(ioctl, reportData, vmpl, sleep)
+    const status = viewOf(response).getUint32(0, true)
+    if (status === STATUS_INVALID_PARAM && vmpl < 3) continue
+    if (status !== 0)
+      throw new NativeError("ERR_SNP_FIRMWARE", {
+        at: "SNP_GET_REPORT",
+        expected: "status 0",
+        found: `status 0x${status.toString(16)}`,
+      })
+    return { kind: "sev-snp", report: reportOf(response), certificates: namedCertificates(table) }
+  }
+}
+
+/** Certificates of a certificate table, by name. @throws ParseError as parseCertificateTable */
+export function namedCertificates(table: Uint8Array): TeeCertificate[] {
+  return parseCertificateTable(table).map(({ guid, der }) => ({ name: certificateNameOf(guid), guid, der }))
+}
+
+interface Answer {
+  readonly response: Uint8Array
+  /** Certificate table; empty where there is none. */
+  readonly table: Uint8Array
+}
+
+function requestAt(
+  ioctl: SevGuestIoctl,
+  reportData: Uint8Array,
+  vmpl: number,
+  sleep: (milliseconds: number) => void,
+): Answer {
+  const table = new Uint8Array(CERTIFICATE_BUFFER)
+  const request = new Uint8Array(EXT_REPORT_REQUEST.size)
+  request.set(reportData)
+  const view = viewOf(request)
+  view.setUint32(REPORT_REQUEST.vmpl, vmpl, true)
+  view.setBigUint64(EXT_REPORT_REQUEST.certificates, ioctl.addressOf(table), true)
+  view.setUint32(EXT_REPORT_REQUEST.length, table.length, true)
+  const response = new Uint8Array(REPORT_RESPONSE.size)
+  const extended = patiently(ioctl, SEV_GUEST_IOCTL.getExtReport, request, response, sleep)
+  if (extended === "done") return { response, table }
+  // The kernel does not know the extended form, or the host has more certificates than the kernel hands over: the report
+  // alone is worth having, for certificates can be had elsewhere.
+  const plain = patiently(
+    ioctl,
+    SEV_GUEST_IOCTL.getReport,
+    request.subarray(0, REPORT_REQUEST.size),
+    response,
+    sleep,
+  )
+  if (plain === "done") return { response, table: new Uint8Array(0) }
+  throw new NativeError("ERR_SNP_DEVICE", {
+    at: "SNP_GET_REPORT",
+    expected: "a kernel that knows this request",
+    found: "one that does not",
+    hint: "use a kernel with the sev-guest driver (5.19 or later)",
+  })
+}
+
+function patiently(
+  ioctl: SevGuestIoctl,
+  command: number,
+  request: Uint8Array,
+  response: Uint8Array,
+  sleep: (milliseconds: number) => void,
+): "done" | "not-possible" {
+  const { EAGAIN, EINTR, ENOTTY } = osConstants.errno
+  for (let attempt = 1; ; attempt++) {
+    const { errno, exitInfo2 } = ioctl.call(command, request, response)
+    if (errno === 0) return "done"
+    const vmm = exitInfo2 >> 32n
+    if (errno === ENOTTY || vmm === VMM_INVALID_LENGTH) return "not-possible"
+    const busy = errno === EAGAIN || errno === EINTR || vmm === VMM_BUSY
+    if (!busy || attempt === ATTEMPTS) throw failed(errno, exitInfo2, busy)
+    sleep(PAUSE_MS)
+  }
+}
+
+function failed(errno: number, exitInfo2: bigint, busy: boolean): NativeError {
+  const firmware = exitInfo2 & 0xffff_ffffn
+  const found = `${errnoName(errno)}, firmware 0x${firmware.toString(16)}, host 0x${(exitInfo2 >> 32n).toString(16)}`
+  return new NativeError("ERR_SNP_FIRMWARE", {
+    at: "SNP_GET_REPORT",
+    found,
+    hint: busy ? "the host limits how often reports are made: try again later" : "see the kernel log",
+  })
+}
+
+function reportOf(response: Uint8Array): Uint8Array {
+  const size = viewOf(response).getUint32(REPORT_RESPONSE.reportSize, true)
+  if (size !== SNP_REPORT_SIZE)
+    throw new NativeError("ERR_SNP_DEVICE", {
+      at: "SNP_GET_REPORT",
+      expected: `${SNP_REPORT_SIZE} bytes`,
+      found: `${size}`,
+    })
+  return response.slice(REPORT_RESPONSE.report, REPORT_RESPONSE.report + SNP_REPORT_SIZE)
+}
+
+/** `ENOTTY`, or the number where it has no name. */
+export function errnoName(errno: number): string {
+  const named = Object.entries(osConstants.errno).find(([, value]) => value === errno)
+  return named?.[0] ?? `errno ${errno}`
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}

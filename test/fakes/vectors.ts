@@ -1,0 +1,48 @@
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import { z } from "zod"
+import { HAVE_VECTORS, VECTORS } from "../setup.ts"
+
+/** One line of the vectors' index. */
+const Entry = z.object({
+  file: z.string(),
+  kind: z.string(),
+  role: z.string(),
+  product: z.string().nullish(),
+  expected: z.string(),
+  related: z.record(z.string(), z.unknown()).nullish(),
+})
+export type VectorEntry = z.infer<typeof Entry>
+
+/** Bytes of a vector. */
+export function vector(file: string): Uint8Array {
+  return Uint8Array.from(readFileSync(join(VECTORS, file)))
+}
+
+/** Entries of the index under a folder; none where the vectors are absent. */
+export function vectorsUnder(folder: string): VectorEntry[] {
+  if (!HAVE_VECTORS) return []
+  const index: unknown = JSON.parse(readFileSync(join(VECTORS, "INDEX.json"), "utf8"))
+  const list = z
+    .union([
+      z.array(z.unknown()),
+      z.object({ files: z.array(z.unknown()) }).transform(({ files }) => files),
+      z.object({ entries: z.array(z.unknown()) }).transform(({ entries }) => entries),
+    ])
+    .parse(index)
+  return list
+    .filter(
+      (item) =>
+        typeof item === "object" &&
+        item !== null &&
+        "file" in item &&
+        `${item.file}`.startsWith(`${folder}/`),
+    )
+    .map((item) => Entry.parse(item))
+}
+
+/** The moment that an `expected` names: `valid at 2026-…Z: …`. */
+export function validAt({ expected }: VectorEntry): Date | null {
+  const iso = /valid at (\d{4}-\d\d-\d\dT[\d:]+Z)/.exec(expected)?.[1]
+  return iso === undefined ? null : new Date(iso)
+}

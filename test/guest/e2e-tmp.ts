@@ -1,0 +1,310 @@
+/**
+ * The whole way on a real kernel: a guest with TPM, IMA, systemd and `/dev/sev-guest` runs the packaged agent as a
+ * service; from outside it is snapshotted, verified, tampered with, rebooted. Ends with `N passed, N failed, N skipped`.
+ */
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
+import { join } from "node:path"
+import { EXIT } from "../../src/errors.ts"
+import { type CommandResult, run, tail } from "./command.ts"
+import { Guest } from "./guest.ts"
+import { ensureImage } from "./image.ts"
+import {
+  AGENT_PORT,
+  APPLICATION_PORT,
+  agentInfo,
+  applicationConfiguration,
+  makeOtherKey,
+  type Payload,
+  preparePayload,
+  provision,
+} from "./provision-tmp.ts"
+
+const ROOT = join(import.meta.dir, "..", "..")
+const CACHE = join(ROOT, ".cache")
+const KEPT = join(CACHE, "e2e")
+const IMA_POLICY = join(ROOT, "deb", "root", "usr", "share", "cosmian_vm", "ima-policy")
+const NEW_TOOL = "/usr/local/bin/brought-along"
+const TOKEN = Buffer.from(crypto.getRandomValues(new Uint8Array(24))).toString("base64url")
+
+interface Scene {
+  readonly guest: Guest
+  readonly payload: Payload
+  /** Directory for snapshot, whitelist and the CLI's outputs. */
+  readonly directory: string
+}
+
+type Step = readonly [name: string, act: (scene: Scene) => Promise<unknown>]
+
+const STEPS: readonly Step[] = [
+  ["the packaged agent runs as a service and finds /dev/sev-guest, TPM and IMA", agentFindsDevices],
+  ["app init hands over the configuration and starts the application", (s) => initApplication(s, "agent")],
+  ["app restart restarts it", restartApplication],
+  ["app init without a token is refused", refusedWithoutToken],
+  ["snapshot", takeSnapshot],
+  ["verify, with the application", (s) => verified(s, EXIT.ok, applicationOption(s))],
+  ["verify without the simulated root: TEE failure", withoutTrustRoot],
+  ["the application answers with another key: application failure", applicationWithOtherKey],
+  ["a new program ran: IMA failure that names its path", newProgramIsNamed],
+  ["the new program is on the whitelist", (s) => verified(s, EXIT.ok, ["--whitelist", whitelist(s)])],
+  ["the guest rebooted: reboot failure, and nothing else", rebootIsNamed],
+  ["a new snapshot after the reboot", takeSnapshot],
+  ["verify against the new snapshot", (s) => verified(s, EXIT.ok)],
+  ["the program of before, now in the snapshot, runs again", knownProgramPasses],
+]
+
+process.exit(await main())
+
+async function main(): Promise<number> {
+  const tally = { passed: 0, failed: 0, skipped: 0 }
+  const directory = join(KEPT, `run-${process.pid}`)
+  mkdirSync(directory, { recursive: true })
+  try {
+    await inGuest(directory, async (scene) => {
+      for (const [name, act] of STEPS) {
+        if (tally.failed > 0) tally.skipped++
+        else if (await passes(name, () => act(scene))) tally.passed++
+        else tally.failed++
+      }
+      if (tally.failed > 0) await keepLogs(scene)
+    })
+  } catch (error) {
+    console.log(`FAIL  the guest: ${error instanceof Error ? error.message : error}`)
+    tally.skipped = STEPS.length - tally.passed - tally.failed
+    tally.failed++
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+  console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
+  return tally.failed === 0 ? 0 : 1
+}
+
+/** Runs the test in a guest that is stopped again whatever happens. */
+async function inGuest(directory: string, test: (scene: Scene) => Promise<void>): Promise<void> {
+  const payload = await timed("build, package", () => preparePayload(join(directory, "payload")))
+  const imageDirectory = join(CACHE, "guest")
+  mkdirSync(imageDirectory, { recursive: true })
+  const image = await timed("guest image", () =>
+    ensureImage(imageDirectory, readFileSync(IMA_POLICY, "utf8"), say),
+  )
+  const guest = await timed("boot", () =>
+    Guest.start({
+      image,
+      directory: join(directory, "machine"),
+      payload: payload.directory,
+      ports: [AGENT_PORT, APPLICATION_PORT],
+    }),
+  )
+  const interrupted = () => void guest.stop().finally(() => process.exit(1))
+  process.once("SIGINT", interrupted).once("SIGTERM", interrupted)
+  const scene = { guest, payload, directory }
+  try {
+    await timed("install", () => provision(guest, TOKEN))
+    await test(scene)
+  } catch (error) {
+    await keepLogs(scene)
+    throw error
+  } finally {
+    process.off("SIGINT", interrupted).off("SIGTERM", interrupted)
+    await guest.stop()
+  }
+}
+
+async function agentFindsDevices({ guest }: Scene): Promise<void> {
+  const info = await agentInfo(guest)
+  expectEqual("service", (await guest.mustShell("systemctl is-active cosmian_vm_agent")).trim(), "active")
+  for (const [field, value] of [
+    ["tee", "sev-guest"],
+    ["tpm", true],
+    ["ima", true],
+    ["token_required", true],
+  ] as const) {
+    expectEqual(`/v1/info ${field}`, memberOf(info, field), value)
+  }
+}
+
+async function initApplication(scene: Scene, key: "agent" | "other"): Promise<void> {
+  const file = join(scene.directory, "app.conf")
+  writeFileSync(file, applicationConfiguration(key))
+  const options = ["app", "init", "-c", file, ...trust(scene), "--token-file", tokenFile(scene)]
+  expectExit(await cli(scene, options), EXIT.ok)
+  const path = "/var/lib/cosmian_vm/data/e2e/app.conf"
+  expectEqual(path, await scene.guest.mustShell(`cat ${path}`), applicationConfiguration(key))
+  expectEqual("application", (await scene.guest.mustShell("systemctl is-active e2e-app")).trim(), "active")
+}
+
+async function restartApplication(scene: Scene): Promise<void> {
+  const pid = () => scene.guest.mustShell("systemctl show --property=MainPID --value e2e-app")
+  const before = await pid()
+  expectExit(await cli(scene, ["app", "restart", ...trust(scene), "--token-file", tokenFile(scene)]), EXIT.ok)
+  if ((await pid()) === before) throw new Error("the application's process is still the old one")
+}
+
+async function refusedWithoutToken(scene: Scene): Promise<void> {
+  expectExit(
+    await cli(scene, ["app", "init", "-c", join(scene.directory, "app.conf"), ...trust(scene)]),
+    EXIT.operational,
+  )
+}
+
+async function takeSnapshot(scene: Scene): Promise<void> {
+  const result = await cli(scene, ["snapshot", "-o", snapshotFile(scene), ...trust(scene)])
+  expectExit(result, EXIT.ok)
+}
+
+/** Verifies against the snapshot, and returns the verdict. */
+async function verified(scene: Scene, exit: number, options: readonly string[] = []): Promise<Claims> {
+  const result = await cli(scene, [
+    ...["verify", "--json", "-s", snapshotFile(scene)],
+    ...trust(scene),
+    ...options,
+  ])
+  expectExit(result, exit)
+  return claimsOf(result.stdout)
+}
+
+async function withoutTrustRoot(scene: Scene): Promise<void> {
+  expectExit(await cli(scene, ["verify", "-s", snapshotFile(scene)]), EXIT.tee)
+}
+
+async function applicationWithOtherKey(scene: Scene): Promise<void> {
+  await makeOtherKey(scene.guest)
+  await initApplication(scene, "other")
+  const claims = await verified(scene, EXIT.application, applicationOption(scene))
+  expectEqual("failed checks", failedChecks(claims), ["application"])
+  await initApplication(scene, "agent")
+  await verified(scene, EXIT.ok, applicationOption(scene))
+}
+
+async function newProgramIsNamed(scene: Scene): Promise<void> {
+  await scene.guest.mustShell(`cp /usr/bin/true ${NEW_TOOL} && printf x >> ${NEW_TOOL} && ${NEW_TOOL}`)
+  const claims = await verified(scene, EXIT.ima)
+  expectEqual("failed checks", failedChecks(claims), ["ima"])
+  const subjects = claims.flatMap((claim) => claim.findings.map((finding) => finding.subject))
+  expectEqual("findings", subjects, [NEW_TOOL])
+  const digest = (await scene.guest.mustShell(`sha256sum < ${NEW_TOOL}`)).split(" ")[0] ?? ""
+  writeFileSync(whitelist(scene), `# brought along by the test\n${NEW_TOOL} ${digest}\n`)
+}
+
+async function rebootIsNamed(scene: Scene): Promise<void> {
+  await scene.guest.reboot()
+  await agentInfo(scene.guest)
+  const claims = await verified(scene, EXIT.reboot)
+  expectEqual("failed checks", failedChecks(claims), ["reboot"])
+}
+
+async function knownProgramPasses(scene: Scene): Promise<void> {
+  await scene.guest.mustShell(NEW_TOOL)
+  await verified(scene, EXIT.ok)
+}
+
+/** Runs the built executable against the guest's agent. */
+async function cli(scene: Scene, options: readonly string[]): Promise<CommandResult> {
+  const url = `https://127.0.0.1:${scene.guest.port(AGENT_PORT)}`
+  const connection = ["--url", url, "--allow-insecure-tls", "--timeout", "120"]
+  const argv = [join(ROOT, "dist", "cosmian_vm"), ...connection, ...options]
+  const result = await run(argv, { timeoutMs: 400_000 })
+  const shown = `$ ${argv.join(" ")}\n${result.stdout}${result.stderr}(exit code ${result.code})\n\n`
+  writeFileSync(join(scene.directory, "cli.txt"), shown, { flag: "a" })
+  return result
+}
+
+const snapshotFile = (scene: Scene) => join(scene.directory, "cosmian_vm.snapshot")
+const whitelist = (scene: Scene) => join(scene.directory, "whitelist")
+const trust = (scene: Scene) => ["--trust-root", scene.payload.trustRoot]
+const applicationOption = (scene: Scene) => [
+  "--application",
+  `127.0.0.1:${scene.guest.port(APPLICATION_PORT)}`,
+]
+
+function tokenFile(scene: Scene): string {
+  const path = join(scene.directory, "token")
+  writeFileSync(path, `${TOKEN}\n`, { mode: 0o600 })
+  return path
+}
+
+type Claims = readonly {
+  readonly check: string
+  readonly status: string
+  readonly findings: readonly { readonly subject: string }[]
+}[]
+
+/** The claims of a verdict in JSON. The test reads its own program's output: a wrong shape ends the step. */
+function claimsOf(text: string): Claims {
+  const claims = memberOf(JSON.parse(text), "claims")
+  if (!Array.isArray(claims)) throw new Error(`not a verdict: ${text.slice(0, 200)}`)
+  return claims.map((claim: unknown) => {
+    const findings = memberOf(claim, "findings")
+    return {
+      check: `${memberOf(claim, "check")}`,
+      status: `${memberOf(claim, "status")}`,
+      findings: (Array.isArray(findings) ? findings : []).map((finding: unknown) => ({
+        subject: `${memberOf(finding, "subject")}`,
+      })),
+    }
+  })
+}
+
+function memberOf(value: unknown, name: string): unknown {
+  return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined
+}
+
+function failedChecks(claims: Claims): string[] {
+  return claims.filter((claim) => claim.status === "failed").map((claim) => claim.check)
+}
+
+function expectExit(result: CommandResult, expected: number): void {
+  if (result.code === expected) return
+  throw new Error(
+    `exit code ${result.code}, expected ${expected}\n${tail(result.stdout, 60)}${tail(result.stderr, 40)}`,
+  )
+}
+
+function expectEqual(what: string, found: unknown, expected: unknown): void {
+  if (Bun.deepEquals(found, expected)) return
+  throw new Error(`${what}: expected ${JSON.stringify(expected)}, found ${JSON.stringify(found)}`)
+}
+
+async function passes(name: string, act: () => Promise<unknown>): Promise<boolean> {
+  const start = performance.now()
+  try {
+    await act()
+    say(`ok    ${name} (${seconds(start)})`)
+    return true
+  } catch (error) {
+    say(`FAIL  ${name} (${seconds(start)})\n${error instanceof Error ? error.message : error}`)
+    return false
+  }
+}
+
+async function timed<T>(what: string, act: () => Promise<T>): Promise<T> {
+  const start = performance.now()
+  const result = await act()
+  say(`      ${what} (${seconds(start)})`)
+  return result
+}
+
+async function keepLogs(scene: Scene): Promise<void> {
+  const kept = join(KEPT, `failed-${new Date().toISOString().replaceAll(":", "-")}`)
+  await scene.guest.saveLogs(kept)
+  const talk = join(scene.directory, "cli.txt")
+  if (existsSync(talk)) copyFileSync(talk, join(kept, "cli.txt"))
+  say(`      the guest's journal and the other logs are in ${kept}`)
+  const failures = readdirSync(KEPT).filter((entry) => entry.startsWith("failed-"))
+  for (const old of failures.sort().slice(0, -5)) rmSync(join(KEPT, old), { recursive: true })
+}
+
+function say(line: string): void {
+  console.log(line)
+}
+
+function seconds(start: number): string {
+  return `${((performance.now() - start) / 1000).toFixed(1)} s`
+}

@@ -1,0 +1,202 @@
+/** A simulated VM in this process, from the parts that the agent is made of, so that one thing at a time can be changed. */
+import { createHash, generateKeyPairSync, randomBytes } from "node:crypto"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { AttestationKey } from "../../src/agent/attestation-key.ts"
+import { collectEvidence } from "../../src/agent/evidence.ts"
+import { withVerified } from "../../src/commands/snapshot.ts"
+import { trustAnchorFromPem } from "../../src/endorsements/amd-roots.ts"
+import { type Evidence, evidenceQualifyingData, evidenceReportData } from "../../src/formats/evidence.ts"
+import type { SnpReportFields } from "../../src/formats/snp/report.ts"
+import { parsePublic, tpmName } from "../../src/formats/tpm/public.ts"
+import type { Devices } from "../../src/native/ports.ts"
+import {
+  measureFile,
+  openSimulatedMachine,
+  type SimulatedMachine,
+} from "../../src/native/simulated-machine.ts"
+import { signSimulatedReport } from "../../src/native/simulated-report.ts"
+import { loadSimulatedTee, openSimulatedTee, type SimulatedTee } from "../../src/native/simulated-tee.ts"
+import { openTpm } from "../../src/native/tpm.ts"
+import { FileHashIndex } from "../../src/policy/file-hashes.ts"
+import type { Snapshot } from "../../src/policy/snapshot.ts"
+import type { Check } from "../../src/policy/verdict.ts"
+import { type JudgeInput, type Judgement, judge } from "../../src/policy/verify-vm.ts"
+import type { TrustAnchor } from "../../src/verify/snp.ts"
+
+/** A TLS key, as DER SubjectPublicKeyInfo. */
+export function newTlsKey(): Uint8Array {
+  const { publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
+  return new Uint8Array(publicKey.export({ type: "spki", format: "der" }))
+}
+
+/** A VM that is powered on, and what honest code makes of it. */
+export class Lab {
+  readonly spki = newTlsKey()
+  readonly #dir: string
+  readonly #chip: SimulatedTee
+  readonly anchor: TrustAnchor
+  #machine: SimulatedMachine
+  #devices: Devices
+  #key: AttestationKey
+
+  private constructor(
+    dir: string,
+    chip: SimulatedTee,
+    anchor: TrustAnchor,
+    machine: SimulatedMachine,
+    devices: Devices,
+  ) {
+    this.#dir = dir
+    this.#chip = chip
+    this.anchor = anchor
+    this.#machine = machine
+    this.#devices = devices
+    this.#key = keyOf(devices)
+  }
+
+  static async open(): Promise<Lab> {
+    const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-lab-"))
+    const chip = await loadSimulatedTee(dir)
+    const anchor = trustAnchorFromPem(await Bun.file(join(dir, "trust-root.pem")).text())
+    const machine = await openSimulatedMachine(dir)
+    return new Lab(dir, chip, anchor, machine, await devicesOf(dir, machine))
+  }
+
+  async close(): Promise<void> {
+    await this.#powerOff()
+    rmSync(this.#dir, { recursive: true, force: true })
+  }
+
+  async #powerOff(): Promise<void> {
+    await this.#devices.tpm?.close()
+    await this.#machine.close()
+  }
+
+  /** Off and on again: a TPM reset. */
+  async reboot(): Promise<void> {
+    await this.#powerOff()
+    this.#machine = await openSimulatedMachine(this.#dir)
+    this.#devices = await devicesOf(this.#dir, this.#machine)
+    this.#key = keyOf(this.#devices)
+  }
+
+  /** The kernel command line that the next boot measures. */
+  async setCommandLine(text: string): Promise<void> {
+    await Bun.write(join(this.#dir, "cmdline"), text)
+  }
+
+  /** A program is run in the VM. */
+  exec(path: string): Promise<void> {
+    return measureFile(this.#dir, path)
+  }
+
+  /** Evidence by honest code. */
+  evidence(nonce: Uint8Array, spki = this.spki): Promise<Evidence> {
+    const identity = {
+      spki,
+      certificatePem: "",
+      privateKeyPem: "",
+      leafDer: new Uint8Array(0),
+      notAfter: new Date(0),
+    }
+    return collectEvidence({ devices: this.#devices, identity, key: this.#key }, nonce, 0)
+  }
+
+  /** What root in the VM can always have: a genuine report over any data, with fields as the launch made them. */
+  report(reportData: Uint8Array, overrides: Partial<SnpReportFields> = {}): Uint8Array {
+    return signSimulatedReport(this.#chip.chip, { reportData, overrides })
+  }
+
+  /** What root in the VM can always have: a genuine quote over any PCRs and data. */
+  async quote(pcrs: readonly number[], qualifyingData: Uint8Array) {
+    const { tpm } = this.#devices
+    if (tpm === null) throw new Error("the lab has a TPM")
+    const { attest, signature, pcrValues } = await tpm.quote({ pcrs, qualifyingData })
+    return { quote: attest, signature, pcrs: pcrValues }
+  }
+
+  /** Evidence with another TPM part, under a report that commits to its key and a quote that commits to the report. */
+  async evidenceWithKey(
+    nonce: Uint8Array,
+    akPublic: Uint8Array,
+    quote: (qualifyingData: Uint8Array) => { quote: Uint8Array; signature: Uint8Array },
+  ): Promise<Evidence> {
+    const honest = await this.evidence(nonce)
+    if (honest.tee === null || honest.tpm === null) throw new Error("the lab has TEE and TPM")
+    const report = this.report(evidenceReportData(nonce, this.spki, tpmName(parsePublic(akPublic))))
+    const made = quote(evidenceQualifyingData(nonce, this.spki, report))
+    return { ...honest, tee: { ...honest.tee, report }, tpm: { ...honest.tpm, akPublic, ...made } }
+  }
+
+  /** A snapshot by honest code. The files are those of the measurement list. */
+  async snapshot(): Promise<Snapshot> {
+    const nonce = randomBytes(32)
+    const judgement = this.judge(await this.evidence(nonce), nonce, { reference: null })
+    if (!judgement.verdict.passed) throw new Error(JSON.stringify(judgement.verdict, null, 1))
+    return withVerified(EMPTY, judgement, judgement.verdict)
+  }
+
+  judge(
+    evidence: Evidence,
+    nonce: Uint8Array,
+    changes: Partial<JudgeInput> & { reference: Snapshot | null },
+  ): Judgement {
+    return judge({
+      target: "https://vm.test:5555",
+      at: new Date(),
+      nonce,
+      evidence,
+      channel: {
+        spki: this.spki,
+        authorized: false,
+        reason: "self-signed certificate",
+        insecureAllowed: true,
+      },
+      whitelist: FileHashIndex.EMPTY,
+      anchors: [this.anchor],
+      applications: [],
+      skip: new Set<Check>(),
+      ...changes,
+    })
+  }
+}
+
+/** What the assertions look at: the exit code, and the codes of the failed claim that decided it. */
+export function outcome({ verdict }: Judgement): { exit: number; codes: string[] } {
+  const failed = verdict.claims.filter((claim) => claim.status === "failed")
+  return {
+    exit: verdict.exitCode,
+    codes: [...new Set(failed.flatMap((claim) => claim.findings.map(({ code }) => code)))],
+  }
+}
+
+export function sha256(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(createHash("sha256").update(bytes).digest())
+}
+
+const EMPTY: Snapshot = {
+  format: 2,
+  cloud_type: null,
+  tee_policy: null,
+  tpm_policy: null,
+  filehashes: [],
+  taken_at: null,
+  agent_version: null,
+  host: null,
+  hash_algorithm: "sha256",
+  tee_reference: null,
+  tpm_reference: null,
+  ima_reference: null,
+  unreadable: [],
+}
+
+async function devicesOf(dir: string, machine: SimulatedMachine): Promise<Devices> {
+  return { tee: await openSimulatedTee(dir), tpm: await openTpm(machine.tcti), ima: machine.ima }
+}
+
+function keyOf(devices: Devices): AttestationKey {
+  if (devices.tpm === null) throw new Error("the lab has a TPM")
+  return new AttestationKey(devices.tpm)
+}
