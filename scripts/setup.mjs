@@ -136,7 +136,7 @@ function packageListAge() {
 function installNodeModules() {
   if (nodeModulesMatchLock()) return
   console.log("setup: npm ci (the libraries and tools of package-lock.json)")
-  const npm = spawnSync("npm", ["ci", "--include=dev", "--no-audit", "--no-fund"], {
+  const npm = spawnSync("npm", ["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"], {
     cwd: ROOT,
     stdio: "inherit",
   })

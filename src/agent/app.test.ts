@@ -141,8 +141,8 @@ describe("evidence", () => {
 
 describe("routes of Cosmian VM 1.3", () => {
   test("/quote/tee: bytes of report and certificates; report data is nonce and certificate digest", async () => {
-    const body: number[] = await (await make().app.request(`/quote/tee?${QUERY}`)).json()
-    const { report, certificates } = parseLegacySnpBlob(Uint8Array.from(body))
+    const body = await (await make().app.request(`/quote/tee?${QUERY}`)).text()
+    const { report, certificates } = parseLegacySnpBlob(Uint8Array.from(JSON.parse(body)))
     const leafDigest = createHash("sha256").update(IDENTITY.leafDer).digest()
     expect(parseSnpReport(report).reportData).toEqual(new Uint8Array([...NONCE, ...leafDigest]))
     expect(certificates).toHaveLength(1)
@@ -172,7 +172,7 @@ describe("routes of Cosmian VM 1.3", () => {
     expect(await (await app.request("/ima/ascii")).json()).toBe(await fakeMeasurementList().readAscii())
     expect(await (await app.request("/ima/binary")).text()).toBe(JSON.stringify([...bytes]))
     const raw = await app.request("/ima/binary", { headers: { accept: "application/octet-stream" } })
-    expect(new Uint8Array(await raw.arrayBuffer())).toEqual(bytes)
+    expect(Buffer.from(await raw.arrayBuffer()).equals(bytes)).toBe(true)
   })
 
   test("/ima/binary: long and empty lists are JSON too", async () => {
@@ -203,7 +203,7 @@ describe("routes of Cosmian VM 1.3", () => {
     }
     const deleted = await app.request("/snapshot", { method: "DELETE" })
     expect([deleted.status, await deleted.text()]).toEqual([200, "null"])
-    expect(snapshots.state).toBe("none")
+    expect<string>(snapshots.state).toBe("none")
   })
 
   test("DELETE /v1/snapshot cancels a running one", async () => {
@@ -238,7 +238,7 @@ describe("writes", () => {
     expect(written).toEqual(["secret"])
   })
 
-  test("with a token: refused without it and with another, done with it", async () => {
+  test("where a token is configured, nothing else is accepted", async () => {
     const { app, written } = make(TOKENS)
     expect(await refusal(await app.request("/app/init", init()))).toEqual([401, "ERR_UNAUTHORIZED"])
     for (const authorization of ["Bearer wrong", "Bearer ", "Basic Y29ycmVjdA==", TOKEN, "Bearer  "])

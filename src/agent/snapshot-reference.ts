@@ -4,14 +4,11 @@ import { EVIDENCE_PCRS } from "../formats/evidence.ts"
 import { toHex } from "../formats/hex.ts"
 import {
   digestText,
-  fileDigest,
   isViolation,
   type MeasurementList,
   measurementEntry,
   parseMeasurementList,
-  pathBytes,
 } from "../formats/ima/measurement-list.ts"
-import { pathToText } from "../formats/path-text.ts"
 import { parseSnpReport } from "../formats/snp/report.ts"
 import { parseAttest } from "../formats/tpm/attest.ts"
 import type { Devices } from "../native/ports.ts"
@@ -41,13 +38,14 @@ export async function describeMachine(
     devices.tee === null ? null : sevPolicyOf((await devices.tee.getReport(new Uint8Array(64))).report)
   const tpm = await describeTpm(devices, key)
   const list = devices.ima === null ? null : parseMeasurementList(await devices.ima.readBinary())
+  const hash_algorithm = fileHashOf(list)
   return {
     cloud_type: cloud,
     tee_policy,
     ...tpm,
     ima_reference: list === null ? null : imaReferenceOf(list),
-    hash_algorithm: fileHashOf(list),
-    measured: devices.tpm === null ? null : list === null ? [] : measuredFiles(list),
+    hash_algorithm,
+    measured: devices.tpm === null ? null : list === null ? [] : measuredFiles(list, hash_algorithm),
   }
 }
 
@@ -106,14 +104,14 @@ function fileHashOf(list: MeasurementList | null): string {
   })
 }
 
-/** Each path and digest once. Violations have no digest of a file. */
-function measuredFiles(list: MeasurementList): (readonly [string, string])[] {
+/** Each path and digest once. Violations have no digest of a file; a snapshot has one algorithm, so others are left out. */
+function measuredFiles(list: MeasurementList, algorithm: string): (readonly [string, string])[] {
   const pairs = new Map<string, readonly [string, string]>()
   for (let index = 0; index < list.count; index++) {
-    if (isViolation(list, index)) continue
-    const path = pathToText(pathBytes(list, index))
-    const digest = toHex(fileDigest(list, index))
-    pairs.set(`${path}\0${digest}`, [path, digest])
+    const entry = measurementEntry(list, index)
+    if (isViolation(list, index) || entry.algorithm !== algorithm) continue
+    const digest = toHex(entry.digest)
+    pairs.set(`${entry.path}\0${digest}`, [entry.path, digest])
   }
   return [...pairs.values()]
 }

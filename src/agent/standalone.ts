@@ -125,13 +125,15 @@ function readMark(file: string): ProcessMark | null {
   return typeof startTime === "string" && typeof bootId === "string" ? { pid, startTime, bootId } : null
 }
 
-/** Start time of a living process; null where there is none, or only what is left of one that ended. */
+/** Start time of a living process that leads its group; null where there is none, or only what is left of one that ended. */
 function startTimeOf(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
     // The name in parentheses may hold anything, so the fields are counted from its end.
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-    return fields[0] === "Z" || fields[0] === "X" ? null : (fields[19] ?? null)
+    const [state, , group] = fields
+    if (state === "Z" || state === "X" || group !== String(pid)) return null
+    return fields[19] ?? null
   } catch {
     // It ended.
     return null

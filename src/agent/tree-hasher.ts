@@ -44,6 +44,10 @@ export async function hashTree(request: TreeRequest): Promise<UnreadablePath[]> 
   const run = new TreeRun(request)
   try {
     return await run.finished
+  } catch (error) {
+    // What other workers are at is for nothing now.
+    request.counters.cancel()
+    throw error
   } finally {
     await run.close()
   }
@@ -70,7 +74,6 @@ class TreeRun {
   }
 
   async close(): Promise<void> {
-    this.#request.counters.cancel()
     await Promise.all(this.#workers.map(({ worker }) => worker.terminate()))
   }
 

@@ -97,6 +97,7 @@ test("a simulated TEE is said on every verdict, even a quiet one", () => {
 test("what was left out is repeated at the end", () => {
   const text = renderVerdict(verdict([claim("skipped")], { skipped: ["ima"] }), OPTIONS)
   expect(text).toContain("Left out by --skip: ima")
+  expect(text).not.toContain("is good")
 })
 
 test("colour is used only where it is asked for", () => {

@@ -47,7 +47,7 @@ export async function takeSnapshot(
         // A snapshot that its own VM does not pass would only cause alarm later, so it is not written.
         if (!verdict.passed) return { verdict, snapshot: null }
         write(file, snapshot)
-        return { verdict, snapshot }
+        return { verdict: attested.verdict, snapshot }
       }),
     )
     progress.clear()

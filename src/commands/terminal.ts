@@ -54,7 +54,7 @@ export function openTerminal(): Terminal {
     outStyle: styleOf(mayColour && (forced || stdout.isTTY === true)),
     talkStyle: styleOf(mayColour && (forced || stderr.isTTY === true)),
     live: stderr.isTTY === true && env["TERM"] !== "dumb",
-    columns: stderr.columns ?? 80,
+    columns: stderr.columns > 0 ? stderr.columns : 80,
   }
 }
 

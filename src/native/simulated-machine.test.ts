@@ -16,6 +16,8 @@ import { codeOf, withDirectory } from "../../test/fakes/simulated.ts"
 import { EVIDENCE_PCRS } from "../formats/evidence.ts"
 import { toHex } from "../formats/hex.ts"
 import { measurementEntry, parseMeasurementList } from "../formats/ima/measurement-list.ts"
+import { ALG } from "../formats/tpm/algorithms.ts"
+import { selectPcrs } from "../formats/tpm/pcr-selection.ts"
 import { verifyMeasurementList } from "../verify/ima.ts"
 import { verifyQuote } from "../verify/tpm.ts"
 import type { Tpm } from "./ports.ts"
@@ -26,6 +28,8 @@ import {
   type SimulatedMachine,
 } from "./simulated-machine.ts"
 import { openTpm } from "./tpm.ts"
+import { readPcrs } from "./tpm-commands.ts"
+import { loadTss2 } from "./tss2.ts"
 
 function sha(algorithm: string, ...parts: Uint8Array[]): Buffer {
   return createHash(algorithm).update(Buffer.concat(parts)).digest()
@@ -48,6 +52,17 @@ function replay(list: Uint8Array, algorithm: "sha1" | "sha256"): string {
   for (let index = 0; index < parsed.count; index++)
     pcr = sha(algorithm, pcr, sha(algorithm, list.subarray(parsed.dataAt[index], parsed.dataEnd[index])))
   return toHex(pcr)
+}
+
+/** Read past the port, which knows the SHA-256 bank only. */
+async function sha1Pcr10(tcti: string): Promise<string> {
+  const transport = (await loadTss2())(tcti)
+  try {
+    const { values } = readPcrs((bytes) => transport.transceive(bytes), [selectPcrs(ALG.sha1, [10])])
+    return toHex(values[0] ?? new Uint8Array(0))
+  } finally {
+    transport.close()
+  }
 }
 
 async function paths(machine: SimulatedMachine): Promise<string[]> {
@@ -91,6 +106,7 @@ describe("a simulated machine", () => {
     const { pcrs } = await attest(tpm)
     const list = await machine.ima.readBinary()
     expect(replay(list, "sha256")).toBe(toHex(pcrs[10] ?? new Uint8Array(0)))
+    expect(replay(list, "sha1")).toBe(await sha1Pcr10(machine.tcti))
     expect(verifyMeasurementList(parseMeasurementList(list), pcrs[10] ?? new Uint8Array(0))).toBeTruthy()
     // The lists of a kernel hold the SHA-1 template digest, which is what its SHA-1 bank is extended with.
     const parsed = parseMeasurementList(list)

@@ -6,7 +6,7 @@ import type { MeasurementListSource } from "./ports.ts"
 import { openMeasurementList } from "./securityfs.ts"
 import { appendMeasurement, bootAggregate, measureExecutable, resetLists } from "./simulated-ima.ts"
 import { endSoftwareTpm, findSoftwareTpm, type SoftwareTpm, startSoftwareTpm } from "./swtpm.ts"
-import { openTpmWorker } from "./tpm.ts"
+import { withTpm } from "./tpm.ts"
 import type { TpmOperations } from "./tpm-operations.ts"
 
 /** A machine that is powered on: a software TPM and a kernel's measurement list, without the machine. */
@@ -126,18 +126,6 @@ async function boot(root: string, worker: DeviceWorker<TpmOperations>): Promise<
 
 function extend(worker: DeviceWorker<TpmOperations>, pcr: number, data: Uint8Array): Promise<void> {
   return worker.call("extend", { pcr, data })
-}
-
-async function withTpm<T>(
-  tcti: string,
-  use: (worker: DeviceWorker<TpmOperations>) => Promise<T>,
-): Promise<T> {
-  const worker = await openTpmWorker(tcti)
-  try {
-    return await use(worker)
-  } finally {
-    await worker.close()
-  }
 }
 
 /** An owner that was killed may have left its TPM running, where the kernel did not end it. One with a living owner is in use. */

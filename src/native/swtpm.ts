@@ -3,7 +3,7 @@ import { createServer } from "node:net"
 import { join } from "node:path"
 import { NativeError } from "../errors.ts"
 import { DeviceWorker } from "./device-worker.ts"
-import { openTpmWorker } from "./tpm.ts"
+import { withTpm } from "./tpm.ts"
 import type { TpmOperations } from "./tpm-operations.ts"
 
 /** A running software TPM. Each start is a TPM reset, as if the machine was powered on. */
@@ -115,16 +115,12 @@ async function stillRuns(child: Child): Promise<boolean> {
 async function stop(tcti: string, child: Child): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   try {
-    const worker = await openTpmWorker(tcti)
-    await worker.call("shutdown", null)
-    await worker.close()
+    await withTpm(tcti, (worker) => worker.call("shutdown", null))
   } finally {
     child.kill("SIGTERM")
-    const ended = await Promise.race([
-      child.exited.then(() => true),
-      Bun.sleep(STOP_DEADLINE_MS).then(() => false),
-    ])
-    if (!ended) child.kill("SIGKILL")
+    const insist = setTimeout(() => child.kill("SIGKILL"), STOP_DEADLINE_MS)
+    await child.exited
+    clearTimeout(insist)
   }
 }
 

@@ -8,7 +8,7 @@ import { isNoSuchHandle, isRetry, rcText } from "./tss2-rc.ts"
 /** One command sent, one response received. */
 export type Transceive = (command: Uint8Array) => Uint8Array
 
-/** Source: TPM 2.0 Part 2, rev. 1.59, Table 12 "TPM_CC". */
+/** Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_CC". */
 const CC = {
   evictControl: 0x120,
   createPrimary: 0x131,
@@ -25,12 +25,12 @@ const CC = {
 } as const
 type Command = keyof typeof CC
 
-/** Permanent handles. Source: TPM 2.0 Part 2, rev. 1.59, Table 28 "TPM_RH". */
+/** Permanent handles. Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_RH". */
 export const RH = { owner: 0x40000001, endorsement: 0x4000000b } as const
 const RS_PW = 0x40000009
 const ST_NO_SESSIONS = 0x8001
 const ST_SESSIONS = 0x8002
-/** Capabilities. Source: TPM 2.0 Part 2, rev. 1.59, Table 22 "TPM_CAP". */
+/** Capabilities. Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_CAP". */
 const CAP_HANDLES = 1
 const CAP_TPM_PROPERTIES = 6
 const PT_FAMILY_INDICATOR = 0x100
@@ -252,7 +252,7 @@ export function extendPcr(
   })
 }
 
-/** TPMS_NV_PUBLIC. Source: TPM 2.0 Part 2, rev. 1.59, Table 239. */
+/** TPMS_NV_PUBLIC. Source: TPM 2.0 Part 2, rev. 1.59, table of this name. */
 const NV_PUBLIC = struct({
   nvIndex: u32,
   nameAlg: u16,

@@ -66,7 +66,7 @@ const AK_TEMPLATE: TpmPublic = {
 const QUOTE_ATTEMPTS = 20
 /** Bytes per NV read: every TPM allows as many. */
 const NV_CHUNK = 512
-/** Source: TPM 2.0 Part 2, rev. 1.59, Table 236 "TPMA_NV". */
+/** Source: TPM 2.0 Part 2, rev. 1.59, table "TPMA_NV". */
 const NV = { ownerRead: 2 ** 17, authRead: 2 ** 18, written: 2 ** 29 }
 
 /**

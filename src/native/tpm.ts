@@ -20,8 +20,20 @@ export async function openTpm(tcti: string): Promise<Tpm> {
   }
 }
 
-/** The TPM's thread with all its operations, among them those that only a simulated machine needs. @throws as openTpm */
-export async function openTpmWorker(tcti: string): Promise<DeviceWorker<TpmOperations>> {
+/** Runs with the TPM's thread, among whose operations are some that only a simulated machine needs. @throws as openTpm */
+export async function withTpm<T>(
+  tcti: string,
+  use: (worker: DeviceWorker<TpmOperations>) => Promise<T>,
+): Promise<T> {
+  const worker = await openTpmWorker(tcti)
+  try {
+    return await use(worker)
+  } finally {
+    await worker.close()
+  }
+}
+
+async function openTpmWorker(tcti: string): Promise<DeviceWorker<TpmOperations>> {
   checkTcti(tcti)
   const worker = new DeviceWorker<TpmOperations>("tpm", tcti)
   try {

@@ -1,6 +1,6 @@
 /**
  * Response codes of the TPM and of the TSS2 libraries, as text.
- * Source: TPM 2.0 Part 2, rev. 1.59, Tables 16 "TPM_RC" and 18; TCG TSS 2.0 Overview and Common Structures 1.0, section "Return Codes".
+ * Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_RC"; TCG TSS 2.0 Overview and Common Structures 1.0, section "Return Codes".
  */
 
 /** Format zero, errors (RC_VER1): 0x100 + index. */

@@ -150,6 +150,8 @@ function appraiseBootAggregate(
     return false
   }
   const computed = list.algorithm[0] === SHA256 ? bootAggregate(pcrs) : null
+  if (computed === null && list.algorithm[0] === SHA256)
+    wrong("a digest over the quoted PCRs 0 to 9", "the quote does not cover the boot measurements")
   if (computed !== null && computed !== found)
     wrong(computed, "the measurement list began with other boot measurements than the TPM holds")
   const known = reference?.ima_reference ?? null

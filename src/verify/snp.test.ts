@@ -5,6 +5,8 @@ import { AMD_ANCHORS, trustAnchorFromPem } from "../endorsements/amd-roots.ts"
 import { encodePem, parsePem } from "../formats/pem.ts"
 import { parseCertificateTable } from "../formats/snp/certificate-table.ts"
 import { parseLegacySnpBlob } from "../formats/snp/legacy-blob.ts"
+import { parseCertificate } from "../formats/x509/certificate.ts"
+import { isSignedBy } from "./certificate-chain.ts"
 import { verifySnp } from "./snp.ts"
 
 const AT = new Date("2026-08-06T14:05:07Z")
@@ -155,10 +157,19 @@ describe.skipIf(!HAVE_VECTORS)("reports that must be refused", () => {
     expect(judge).toThrowCode("ERR_SNP_ENDORSEMENT_MISSING")
   })
 
-  test("an altered ASK is not AMD's", () => {
+  test("an ASK with an altered name is not AMD's, and issued nothing", () => {
     const report = vector("snp/milan-v2-trustee/report.bin")
     const leaf = vector("snp/milan-v2-trustee/vcek.der")
     const ask = vector("negative/snp-ask-milan-0903a395.der")
+    expect(() => judgeByAmd(report, [leaf], AT, [ask])).toThrowCode("ERR_SNP_ENDORSEMENT_MISSING")
+    for (const { spki } of AMD_ANCHORS) expect(isSignedBy(parseCertificate(ask), spki)).toBe(false)
+  })
+
+  test("an ASK with an altered signature is not AMD's", () => {
+    const report = vector("snp/milan-v2-trustee/report.bin")
+    const leaf = vector("snp/milan-v2-trustee/vcek.der")
+    const ask = vector("trust/amd/ask-milan.der")
+    ask[ask.length - 1] = (ask.at(-1) ?? 0) ^ 1
     expect(() => judgeByAmd(report, [leaf], AT, [ask])).toThrowCode("ERR_CERT_UNTRUSTED")
   })
 

@@ -1,13 +1,13 @@
 /** Devices without hardware: they sign for real, with test keys, so that the real verifier runs on what they give. */
-import { createHash, generateKeyPairSync, type KeyObject, sign } from "node:crypto"
+import { createHash } from "node:crypto"
 import { encodeMeasurementList, type NewEntry } from "../../src/formats/ima/encode.ts"
 import { encodeSnpReport } from "../../src/formats/snp/report.ts"
-import { ALG, CURVE } from "../../src/formats/tpm/algorithms.ts"
+import { ALG } from "../../src/formats/tpm/algorithms.ts"
 import { encodeAttest } from "../../src/formats/tpm/attest.ts"
 import { selectPcrs } from "../../src/formats/tpm/pcr-selection.ts"
-import { encodePublic, OBJECT } from "../../src/formats/tpm/public.ts"
 import { encodeSignature } from "../../src/formats/tpm/signature.ts"
 import type { Devices, MeasurementListSource, ReportDevice, Tpm } from "../../src/native/ports.ts"
+import { makeSoftwareAk } from "./software-ak.ts"
 
 /** A report device that signs nothing: fields of a report, with the report data asked for. */
 export function fakeReportDevice(): ReportDevice {
@@ -63,11 +63,10 @@ export function fakeReportDevice(): ReportDevice {
 
 /** A TPM with a restricted P-256 AK, fixed PCR values, and no EK certificate. */
 export function fakeTpm(pcrs: readonly Uint8Array[] = Array.from({ length: 24 }, pcrOf)): Tpm {
-  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
-  const akPublic = akPublicOf(publicKey)
+  const ak = makeSoftwareAk("ecdsa-p256")
   return {
     random: async (count) => crypto.getRandomValues(new Uint8Array(count)),
-    ensureKeys: async () => ({ ekPublic: akPublic, akPublic }),
+    ensureKeys: async () => ({ ekPublic: ak.akPublic, akPublic: ak.akPublic }),
     readNv: async () => null,
     close: async () => undefined,
     quote: async (request) => {
@@ -85,9 +84,7 @@ export function fakeTpm(pcrs: readonly Uint8Array[] = Array.from({ length: 24 },
         pcrSelect: [selectPcrs(ALG.sha256, request.pcrs)],
         pcrDigest: new Uint8Array(digest.digest()),
       })
-      const signature = sign("sha256", attest, { key: privateKey, dsaEncoding: "ieee-p1363" })
-      const [r, s] = [signature.subarray(0, 32), signature.subarray(32)]
-      return { attest, signature: encodeSignature({ scheme: "ecdsa", hash: ALG.sha256, r, s }), pcrValues }
+      return { attest, signature: encodeSignature(ak.signature(attest)), pcrValues }
     },
   }
 }
@@ -117,22 +114,4 @@ const DEFAULT_ENTRIES: readonly NewEntry[] = ["boot_aggregate", "/usr/bin/one", 
 
 function pcrOf(_: unknown, index: number): Uint8Array {
   return new Uint8Array(32).fill(index)
-}
-
-function akPublicOf(key: KeyObject): Uint8Array {
-  const { x, y } = key.export({ format: "jwk" })
-  const coordinate = (text: string | undefined) => new Uint8Array(Buffer.from(text ?? "", "base64url"))
-  const { fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign } = OBJECT
-  return encodePublic({
-    type: "ecc",
-    nameAlg: ALG.sha256,
-    objectAttributes: fixedTPM | fixedParent | sensitiveDataOrigin | userWithAuth | restricted | sign,
-    authPolicy: new Uint8Array(0),
-    symmetric: null,
-    scheme: { scheme: ALG.ecdsa, hash: ALG.sha256 },
-    curveId: CURVE.p256,
-    kdf: null,
-    x: coordinate(x),
-    y: coordinate(y),
-  })
 }

@@ -11,6 +11,7 @@ const Entry = z.object({
   product: z.string().nullish(),
   expected: z.string(),
   related: z.record(z.string(), z.unknown()).nullish(),
+  facts: z.record(z.string(), z.unknown()).default({}),
 })
 export type VectorEntry = z.infer<typeof Entry>
 
@@ -23,21 +24,12 @@ export function vector(file: string): Uint8Array {
 export function vectorsUnder(folder: string): VectorEntry[] {
   if (!HAVE_VECTORS) return []
   const index: unknown = JSON.parse(readFileSync(join(VECTORS, "INDEX.json"), "utf8"))
-  const list = z
-    .union([
-      z.array(z.unknown()),
-      z.object({ files: z.array(z.unknown()) }).transform(({ files }) => files),
-      z.object({ entries: z.array(z.unknown()) }).transform(({ entries }) => entries),
-    ])
+  const under = (item: unknown) =>
+    typeof item === "object" && item !== null && "file" in item && `${item.file}`.startsWith(`${folder}/`)
+  return z
+    .array(z.unknown())
     .parse(index)
-  return list
-    .filter(
-      (item) =>
-        typeof item === "object" &&
-        item !== null &&
-        "file" in item &&
-        `${item.file}`.startsWith(`${folder}/`),
-    )
+    .filter(under)
     .map((item) => Entry.parse(item))
 }
 

@@ -155,8 +155,8 @@ async function refusedWithoutToken(scene: Scene): Promise<void> {
 }
 
 async function takeSnapshot(scene: Scene): Promise<void> {
-  const result = await cli(scene, ["snapshot", "-o", snapshotFile(scene), ...trust(scene)])
-  expectExit(result, EXIT.ok)
+  const options = ["snapshot", "-o", snapshotFile(scene), ...trust(scene), "--token-file", tokenFile(scene)]
+  expectExit(await cli(scene, options), EXIT.ok)
 }
 
 /** Verifies against the snapshot, and returns the verdict. */
@@ -216,13 +216,21 @@ async function cli(scene: Scene, options: readonly string[]): Promise<CommandRes
   return result
 }
 
-const snapshotFile = (scene: Scene) => join(scene.directory, "cosmian_vm.snapshot")
-const whitelist = (scene: Scene) => join(scene.directory, "whitelist")
-const trust = (scene: Scene) => ["--trust-root", scene.payload.trustRoot]
-const applicationOption = (scene: Scene) => [
-  "--application",
-  `127.0.0.1:${scene.guest.port(APPLICATION_PORT)}`,
-]
+function snapshotFile(scene: Scene): string {
+  return join(scene.directory, "cosmian_vm.snapshot")
+}
+
+function whitelist(scene: Scene): string {
+  return join(scene.directory, "whitelist")
+}
+
+function trust(scene: Scene): string[] {
+  return ["--trust-root", scene.payload.trustRoot]
+}
+
+function applicationOption(scene: Scene): string[] {
+  return ["--application", `127.0.0.1:${scene.guest.port(APPLICATION_PORT)}`]
+}
 
 function tokenFile(scene: Scene): string {
   const path = join(scene.directory, "token")

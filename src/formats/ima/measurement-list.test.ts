@@ -157,7 +157,7 @@ describe("binary measurement list", () => {
     expect(() => parseMeasurementList(bytes, { maxBytes: bytes.length - 1 })).toThrowCode("ERR_TOO_LARGE")
     expect(() => parseMeasurementList(bytes, { maxEntries: SAMPLE.length - 1 })).toThrowCode("ERR_TOO_LARGE")
     expect(parseMeasurementList(bytes, { maxEntries: SAMPLE.length }).count).toBe(SAMPLE.length)
-    // The smallest entry there is, ten million times.
+    // The smallest entry there is, three million times.
     const tiny = encodeMeasurementEntry({ ...old, path: "" })
     const huge = new Uint8Array(3_000_000 * tiny.length)
     for (let at = 0; at < huge.length; at += tiny.length) huge.set(tiny, at)

@@ -1,6 +1,6 @@
 /**
  * Algorithm identifiers that this product knows.
- * Source: TCG Algorithm Registry, revision 1.32, Table 3 "TPM_ALG_ID".
+ * Source: TCG Algorithm Registry, revision 1.32, table "TPM_ALG_ID".
  */
 export const ALG = {
   rsa: 0x0001,
@@ -20,7 +20,7 @@ export const ALG = {
   cfb: 0x0043,
 } as const
 
-/** Source: TCG Algorithm Registry, revision 1.32, Table 4 "TPM_ECC_CURVE". */
+/** Source: TCG Algorithm Registry, revision 1.32, table "TPM_ECC_CURVE". */
 export const CURVE = { p256: 0x0003, p384: 0x0004 } as const
 
 /** Names of the hash algorithms, as node:crypto and IMA write them, by identifier. */

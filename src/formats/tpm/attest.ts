@@ -2,12 +2,12 @@ import { ParseError } from "../../errors.ts"
 import { PCR_SELECTIONS } from "./pcr-selection.ts"
 import { encodeWire, sized, struct, u16, u32, u64, type Wire, WireReader, yesNo } from "./wire.ts"
 
-/** First bytes of everything that a TPM signs about itself. Source: TPM 2.0 Part 2, rev. 1.59, Table 7 "TPM_GENERATED". */
+/** First bytes of everything that a TPM signs about itself. Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_GENERATED". */
 export const TPM_GENERATED = 0xff544347
-/** Source: TPM 2.0 Part 2, rev. 1.59, Table 19 "TPM_ST". */
+/** Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_ST". */
 export const ST_ATTEST_QUOTE = 0x8018
 
-/** TPMS_ATTEST up to its union. Source: TPM 2.0 Part 2, rev. 1.59, Table 132 "TPMS_ATTEST" and 117 "TPMS_CLOCK_INFO". */
+/** TPMS_ATTEST up to its union. Source: TPM 2.0 Part 2, rev. 1.59, table "TPMS_ATTEST" and "TPMS_CLOCK_INFO". */
 const ATTEST_HEAD = struct({
   qualifiedSigner: sized(66),
   /** What the caller of the quote asked to be signed with it. */
@@ -23,7 +23,7 @@ const ATTEST_HEAD = struct({
   firmwareVersion: u64,
 })
 
-/** TPMS_QUOTE_INFO. Source: TPM 2.0 Part 2, rev. 1.59, Table 124. */
+/** TPMS_QUOTE_INFO. Source: TPM 2.0 Part 2, rev. 1.59, table of this name. */
 const QUOTE_INFO = struct({ pcrSelect: PCR_SELECTIONS, pcrDigest: sized(64) })
 
 type Read<W> = W extends Wire<infer T> ? T : never

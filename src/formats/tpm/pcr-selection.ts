@@ -10,7 +10,7 @@ export interface PcrSelection {
   readonly pcrSelect: Uint8Array
 }
 
-/** TPML_PCR_SELECTION. Source: TPM 2.0 Part 2, rev. 1.59, Tables 94 "TPMS_PCR_SELECTION" and 111 "TPML_PCR_SELECTION". */
+/** TPML_PCR_SELECTION. Source: TPM 2.0 Part 2, rev. 1.59, tables "TPMS_PCR_SELECTION" and "TPML_PCR_SELECTION". */
 export const PCR_SELECTIONS: Wire<readonly PcrSelection[]> = list(
   struct({ hash: u16, pcrSelect: shortSized(4) }),
   16,

@@ -3,7 +3,7 @@ import { ParseError } from "../../errors.ts"
 import { ALG, algorithmText, hashName } from "./algorithms.ts"
 import { encodeWire, parseWire, sized, struct, u16, u32, type Wire } from "./wire.ts"
 
-/** Object attributes. Source: TPM 2.0 Part 2, rev. 1.59, Table 31 "TPMA_OBJECT". */
+/** Object attributes. Source: TPM 2.0 Part 2, rev. 1.59, table "TPMA_OBJECT". */
 export const OBJECT = {
   fixedTPM: 1 << 1,
   stClear: 1 << 2,
@@ -62,7 +62,7 @@ export interface RsaPublic extends CommonParameters {
 /** TPMT_PUBLIC of an asymmetric key: what a key is, and what its TPM lets it do. */
 export type TpmPublic = EccPublic | RsaPublic
 
-/** TPMT_SYM_DEF_OBJECT. Source: TPM 2.0 Part 2, rev. 1.59, Table 150. */
+/** TPMT_SYM_DEF_OBJECT. Source: TPM 2.0 Part 2, rev. 1.59, table of this name. */
 const SYMMETRIC: Wire<SymmetricParameters | null> = {
   read(from) {
     const algorithm = u16.read(from)
@@ -81,7 +81,7 @@ const HASH_SCHEMES: ReadonlySet<number> = new Set([ALG.rsassa, ALG.rsapss, ALG.o
 /** Key derivations: MGF1, KDF1 of SP 800-56A, KDF2, KDF1 of SP 800-108. */
 const HASH_KDFS: ReadonlySet<number> = new Set([0x0007, 0x0020, 0x0021, 0x0022])
 
-/** TPMT_RSA_SCHEME, TPMT_ECC_SCHEME, TPMT_KDF_SCHEME. Source: TPM 2.0 Part 2, rev. 1.59, Tables 169, 183, 167. */
+/** TPMT_RSA_SCHEME, TPMT_ECC_SCHEME, TPMT_KDF_SCHEME. Source: TPM 2.0 Part 2, rev. 1.59, tables of these names. */
 function scheme(known: ReadonlySet<number>): Wire<SchemeParameters | null> {
   return {
     read(from) {
@@ -103,9 +103,9 @@ function scheme(known: ReadonlySet<number>): Wire<SchemeParameters | null> {
   }
 }
 
-/** Source: TPM 2.0 Part 2, rev. 1.59, Table 213 "TPMT_PUBLIC". */
+/** Source: TPM 2.0 Part 2, rev. 1.59, table "TPMT_PUBLIC". */
 const COMMON = struct({ nameAlg: u16, objectAttributes: u32, authPolicy: sized(64) })
-/** Source: TPM 2.0 Part 2, rev. 1.59, Tables 207 "TPMS_ECC_PARMS" and 182 "TPMS_ECC_POINT". */
+/** Source: TPM 2.0 Part 2, rev. 1.59, tables "TPMS_ECC_PARMS" and "TPMS_ECC_POINT". */
 const ECC = struct({
   symmetric: SYMMETRIC,
   scheme: scheme(HASH_SCHEMES),
@@ -114,7 +114,7 @@ const ECC = struct({
   x: sized(66),
   y: sized(66),
 })
-/** Source: TPM 2.0 Part 2, rev. 1.59, Tables 206 "TPMS_RSA_PARMS" and 173 "TPM2B_PUBLIC_KEY_RSA". */
+/** Source: TPM 2.0 Part 2, rev. 1.59, tables "TPMS_RSA_PARMS" and "TPM2B_PUBLIC_KEY_RSA". */
 const RSA = struct({
   symmetric: SYMMETRIC,
   scheme: scheme(HASH_SCHEMES),

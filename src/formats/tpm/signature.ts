@@ -2,9 +2,9 @@ import { ParseError } from "../../errors.ts"
 import { ALG, algorithmText } from "./algorithms.ts"
 import { encodeWire, parseWire, sized, struct, u16, type Wire } from "./wire.ts"
 
-/** Source: TPM 2.0 Part 2, rev. 1.59, Table 185 "TPMS_SIGNATURE_RSA". */
+/** Source: TPM 2.0 Part 2, rev. 1.59, table "TPMS_SIGNATURE_RSA". */
 const RSA = struct({ hash: u16, signature: sized(512) })
-/** Integers big-endian, leading zeros may be left out. Source: TPM 2.0 Part 2, rev. 1.59, Table 187 "TPMS_SIGNATURE_ECC". */
+/** Integers big-endian, leading zeros may be left out. Source: TPM 2.0 Part 2, rev. 1.59, table "TPMS_SIGNATURE_ECC". */
 const ECC = struct({ hash: u16, r: sized(66), s: sized(66) })
 
 /** TPMT_SIGNATURE of the schemes that attestation keys use. `hash`: identifier of the hash algorithm. */
@@ -12,7 +12,7 @@ export type TpmSignature =
   | { readonly scheme: "rsassa" | "rsapss"; readonly hash: number; readonly signature: Uint8Array }
   | { readonly scheme: "ecdsa"; readonly hash: number; readonly r: Uint8Array; readonly s: Uint8Array }
 
-/** Source: TPM 2.0 Part 2, rev. 1.59, Table 190 "TPMT_SIGNATURE". */
+/** Source: TPM 2.0 Part 2, rev. 1.59, table "TPMT_SIGNATURE". */
 const SIGNATURE: Wire<TpmSignature> = {
   read(from) {
     const { place } = from

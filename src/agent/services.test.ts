@@ -1,0 +1,205 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import type { ServiceType } from "./config.ts"
+import { createLog } from "./log.ts"
+import { type CommandResult, findProgram, runCommand } from "./run-command.ts"
+import { type Service, serviceOf, settle } from "./services.ts"
+import { StandaloneProcess } from "./standalone.ts"
+
+const LOG = createLog(
+  "json",
+  () => undefined,
+  () => new Date(0),
+)
+
+let directory: string
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "services-"))
+})
+afterEach(() => rmSync(directory, { recursive: true, force: true }))
+
+/** A service whose manager answers as told; the orders it got. */
+function managed(
+  serviceType: ServiceType,
+  answers: Record<string, CommandResult>,
+): { service: Service; orders: string[] } {
+  const orders: string[] = []
+  const service = serviceOf(
+    { serviceType, serviceName: "app", storage: "/nonexistent" },
+    async (program, args) => {
+      const order = [program, ...args].join(" ")
+      orders.push(order)
+      return answers[order] ?? { exitCode: 0, output: "" }
+    },
+    new StandaloneProcess(join(directory, "mark"), LOG),
+  )
+  return { service, orders }
+}
+
+describe("systemd", () => {
+  for (const [output, state] of [
+    ["active", "up"],
+    ["activating", "starting"],
+    ["failed", "down"],
+    ["inactive", "down"],
+  ] as const)
+    test(`${output} is ${state}`, async () => {
+      const { service } = managed("systemd", { "systemctl is-active app": { exitCode: 3, output } })
+      expect(await service.state()).toBe(state)
+    })
+
+  test("is told to restart; its refusal is an error with its words", async () => {
+    const { service, orders } = managed("systemd", {
+      "systemctl restart app": { exitCode: 5, output: "Unit app.service not found." },
+    })
+    await expect(service.restart()).rejects.toMatchObject({
+      code: "ERR_SERVICE",
+      found: "5 (Unit app.service not found.)",
+    })
+    expect(orders).toEqual(["systemctl restart app"])
+  })
+})
+
+describe("supervisor", () => {
+  for (const [output, state] of [
+    ["app                              RUNNING   pid 5, uptime 0:00:01", "up"],
+    ["app                              STARTING", "starting"],
+    ["app                              FATAL     Exited too quickly", "down"],
+    ["app: ERROR (no such process)", "down"],
+  ] as const)
+    test(`${output.slice(33)} is ${state}`, async () => {
+      const { service } = managed("supervisor", { "supervisorctl status app": { exitCode: 0, output } })
+      expect(await service.state()).toBe(state)
+    })
+
+  test("stops and starts; only the start has to succeed", async () => {
+    const { service, orders } = managed("supervisor", {
+      "supervisorctl stop app": { exitCode: 1, output: "app: ERROR (not running)" },
+    })
+    await service.restart()
+    expect(orders).toEqual(["supervisorctl stop app", "supervisorctl start app"])
+  })
+})
+
+describe("settling", () => {
+  const QUICK = { steadyMs: 3, deadlineMs: 50, pollMs: 1 }
+  const service = (states: Iterator<"up" | "starting" | "down">): Service => ({
+    name: "app",
+    restart: async () => undefined,
+    state: async () => {
+      const { value } = states.next()
+      return value ?? "up"
+    },
+  })
+
+  test("a service that is up for a moment and then down has not come up", async () => {
+    const states = ["starting", "up", "up", "down"] as const
+    await expect(settle(service(states.values()), QUICK)).rejects.toMatchObject({ code: "ERR_SERVICE" })
+  })
+
+  test("a service that starts for ever has not come up", async () => {
+    const forever = { next: () => ({ value: "starting" as const, done: false }) }
+    await expect(settle(service(forever), QUICK)).rejects.toMatchObject({ code: "ERR_SERVICE" })
+  })
+})
+
+describe("standalone", () => {
+  const mark = () => JSON.parse(readFileSync(join(directory, "mark"), "utf8"))
+  const isAlive = (pid: number) =>
+    Bun.spawnSync(["kill", "-0", String(pid)], { stderr: "ignore" }).exitCode === 0
+
+  /** A program of that name in the directory; the process that manages it. */
+  function program(name: string, script: string): StandaloneProcess {
+    writeFileSync(join(directory, name), `#!/bin/sh\n${script}\n`)
+    chmodSync(join(directory, name), 0o755)
+    return new StandaloneProcess(join(directory, "mark"), LOG, [directory])
+  }
+
+  test("runs in a group of its own and is stopped with all it started", async () => {
+    const app = program("app", `sleep 300 & echo $! > ${directory}/child; wait`)
+    await app.restart("app")
+    expect(app.isRunning()).toBe(true)
+    while (!(await Bun.file(join(directory, "child")).exists())) await Bun.sleep(5)
+    await Bun.sleep(20)
+    const child = Number(readFileSync(join(directory, "child"), "utf8"))
+    expect(isAlive(child)).toBe(true)
+    await app.stop()
+    expect(app.isRunning()).toBe(false)
+    await Bun.sleep(50)
+    expect(isAlive(child)).toBe(false)
+  })
+
+  test("is known again by another agent, and replaced by its restart", async () => {
+    const app = program("app", "exec sleep 300")
+    await app.restart("app")
+    const { pid } = mark()
+    const later = new StandaloneProcess(join(directory, "mark"), LOG, [directory])
+    expect(later.isRunning()).toBe(true)
+    await later.restart("app")
+    expect(mark().pid).not.toBe(pid)
+    expect(isAlive(pid)).toBe(false)
+    await later.stop()
+  })
+
+  test("a process that only has the number is not touched", async () => {
+    const stranger = Bun.spawn(["setsid", "sleep", "300"])
+    // Start times are counted in hundredths of a second.
+    await Bun.sleep(30)
+    const app = program("app", "exec sleep 300")
+    await app.restart("app")
+    const own = mark()
+    writeFileSync(join(directory, "mark"), JSON.stringify({ ...own, pid: stranger.pid }))
+    await app.stop()
+    expect(stranger.exitCode).toBeNull()
+    stranger.kill()
+    writeFileSync(join(directory, "mark"), JSON.stringify(own))
+    await app.stop()
+  })
+
+  for (const damaged of ["", "{", '{"pid":1,"startTime":"1","bootId":"x"}', '{"pid":-1}', "[]"])
+    test(`a damaged mark means that nothing is known to run: ${damaged}`, async () => {
+      writeFileSync(join(directory, "mark"), damaged)
+      const app = new StandaloneProcess(join(directory, "mark"), LOG, [directory])
+      expect(app.isRunning()).toBe(false)
+      await app.stop()
+    })
+
+  test("a program that is not there is an error", async () => {
+    const app = new StandaloneProcess(join(directory, "mark"), LOG, [directory])
+    await expect(app.restart("missing")).rejects.toMatchObject({ code: "ERR_SERVICE" })
+  })
+
+  test("a program that ignores the request to end is ended all the same", async () => {
+    const app = program("app", "trap '' TERM\nwhile :; do sleep 1; done")
+    await app.restart("app")
+    await Bun.sleep(50)
+    await app.stop()
+    expect(app.isRunning()).toBe(false)
+  }, 20_000)
+})
+
+describe("programs", () => {
+  test("are found in fixed directories only", () => {
+    expect(findProgram("sh")).toMatch(/^\/(usr\/)?bin\/sh$/)
+    expect(() => findProgram("no-such-program")).toThrowCode("ERR_SERVICE")
+    expect(() => findProgram("passwd", ["/etc"])).toThrowCode("ERR_SERVICE")
+  })
+
+  test("get a fixed environment and are ended when their time is over", async () => {
+    const { output } = await runCommand("env", [], 5)
+    expect(
+      output
+        .split("\n")
+        .map((line) => line.split("=")[0])
+        .sort(),
+    ).toEqual(["LC_ALL", "PATH"])
+    expect(await runCommand("sleep", ["30"], 0.1)).toMatchObject({ exitCode: null })
+  })
+
+  test("may say much: the beginning is kept", async () => {
+    const { exitCode, output } = await runCommand("head", ["-c", "3000000", "/dev/zero"], 10)
+    expect([exitCode, output.length]).toEqual([0, 16 * 1024])
+  })
+})

@@ -1,0 +1,383 @@
+import { describe, expect, test } from "bun:test"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import {
+  bootAggregate,
+  file,
+  hexOf,
+  PCRS,
+  quoted,
+  sha256,
+  violation,
+} from "../../test/fakes/measurement-list.ts"
+import { HAVE_VECTORS, VECTORS } from "../../test/setup.ts"
+import type { NewEntry } from "../formats/ima/encode.ts"
+import { parseMeasurementList } from "../formats/ima/measurement-list.ts"
+import { verifyMeasurementList } from "../verify/ima.ts"
+import { appraiseIma, imaReferenceOf } from "./ima.ts"
+import { encodeSnapshot, parseSnapshot, type Snapshot } from "./snapshot.ts"
+import type { Claim } from "./verdict.ts"
+import { EMPTY_WHITELIST, parseWhitelist } from "./whitelist.ts"
+
+const BOOT = bootAggregate()
+const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex")
+
+const REFERENCE: Snapshot = {
+  format: 2,
+  cloud_type: null,
+  tee_policy: null,
+  tpm_policy: null,
+  filehashes: [
+    ["/usr/bin/a", hexOf("a")],
+    ["/usr/bin/b", hexOf("b")],
+    ["/opt/my app", hexOf("app")],
+    ["boot_aggregate", hexOf("anything")],
+  ],
+  taken_at: null,
+  agent_version: null,
+  host: null,
+  hash_algorithm: "sha256",
+  tee_reference: null,
+  tpm_reference: null,
+  ima_reference: { template: "ima-ng", boot_aggregate: `sha256:${hex(BOOT.digest)}` },
+  unreadable: [],
+}
+const A = file("/usr/bin/a", "a")
+const B = file("/usr/bin/b", "b")
+
+function appraise(
+  entries: NewEntry[],
+  reference: Snapshot | null = REFERENCE,
+  whitelist = EMPTY_WHITELIST,
+  pcrs: readonly Uint8Array[] = PCRS,
+): Claim {
+  return appraiseIma(quoted(...entries), reference, { whitelist, pcrs })
+}
+
+const codes = (claim: Claim) => claim.findings.map(({ code, subject }) => [code, subject])
+
+function listed(...lines: string[]) {
+  return parseWhitelist(new TextEncoder().encode(lines.join("\n")))
+}
+
+describe("what ran against the snapshot", () => {
+  test("files of the snapshot pass, and later entries are counted and not judged", () => {
+    const claim = appraise([BOOT, A, B, A])
+    expect(claim.status).toBe("passed")
+    expect(claim.facts).toMatchObject({ entries: 4, files: 3, bootAggregateRecomputed: true, mismatches: 0 })
+    expect(exitOf(claim)).toBeUndefined()
+  })
+
+  test("an unknown file is named", () => {
+    const claim = appraise([BOOT, A, file("/tmp/evil", "evil")])
+    expect(claim.status).toBe("failed")
+    expect(exitOf(claim)).toBe("ima")
+    expect(codes(claim)).toEqual([["ERR_IMA_UNKNOWN_FILE", "/tmp/evil"]])
+    expect(claim.findings[0]?.found).toBe(`sha256:${hexOf("evil")}`)
+  })
+
+  test("a known path with another digest is another finding, with what was expected", () => {
+    const claim = appraise([BOOT, file("/usr/bin/a", "old a"), B])
+    expect(codes(claim)).toEqual([["ERR_IMA_CHANGED_FILE", "/usr/bin/a"]])
+    expect(claim.findings[0]?.expected).toBe(hexOf("a"))
+  })
+
+  test("a once-good digest does not come back after the snapshot was taken anew", () => {
+    const before = { ...REFERENCE, filehashes: [["/usr/bin/a", hexOf("a 1.0")] as const] }
+    const after = { ...REFERENCE, filehashes: [["/usr/bin/a", hexOf("a 1.1")] as const] }
+    const entries = [BOOT, file("/usr/bin/a", "a 1.0")]
+    expect(appraise(entries, before).status).toBe("passed")
+    expect(codes(appraise(entries, after))).toEqual([["ERR_IMA_CHANGED_FILE", "/usr/bin/a"]])
+  })
+
+  test("the right digest under another name is unknown", () => {
+    expect(codes(appraise([BOOT, file("/tmp/a", "a")]))).toEqual([["ERR_IMA_UNKNOWN_FILE", "/tmp/a"]])
+  })
+
+  test("all mismatches are collected, each thing once", () => {
+    const claim = appraise([BOOT, file("/x", "x"), file("/y", "y"), file("/x", "x"), violation("/z")])
+    expect(codes(claim)).toEqual([
+      ["ERR_IMA_UNKNOWN_FILE", "/x"],
+      ["ERR_IMA_UNKNOWN_FILE", "/y"],
+      ["ERR_IMA_VIOLATION", "/z"],
+    ])
+    expect(claim.facts["mismatches"]).toBe(3)
+  })
+
+  test("a thousand findings are kept and the rest counted", () => {
+    const entries = Array.from({ length: 1500 }, (_, index) => file(`/tmp/${index}`))
+    const claim = appraise([BOOT, ...entries])
+    expect(claim.findings.length).toBe(1000)
+    expect(claim.facts["mismatches"]).toBe(1500)
+  })
+
+  test("a path whose spaces the kernel wrote as underscores is known", () => {
+    expect(appraise([BOOT, file("/opt/my_app", "app")]).status).toBe("passed")
+  })
+
+  test("hostile names stay what they are, for the renderer to neutralise", () => {
+    const name = "/tmp/\u001b[2J\udcff"
+    expect(codes(appraise([BOOT, file(name)]))).toEqual([["ERR_IMA_UNKNOWN_FILE", name]])
+  })
+
+  test("a violation fails, whatever its name", () => {
+    expect(codes(appraise([BOOT, A, violation("/usr/bin/a")]))).toEqual([["ERR_IMA_VIOLATION", "/usr/bin/a"]])
+    const trusting = listed(`/usr/bin/a ${"00".repeat(32)}`)
+    expect(appraise([BOOT, A, violation("/usr/bin/a")], REFERENCE, trusting).status).toBe("failed")
+  })
+
+  test("a file that the kernel could not hash fails, even where zeros are a reference value", () => {
+    const zeros = { ...REFERENCE, filehashes: [["/usr/bin/a", "00".repeat(32)] as const] }
+    const claim = appraise([BOOT, { ...A, digest: new Uint8Array(32) }], zeros)
+    expect(codes(claim)).toEqual([["ERR_IMA_NO_DIGEST", "/usr/bin/a"]])
+  })
+
+  test("an empty file is a file", () => {
+    const reference = { ...REFERENCE, filehashes: [["/etc/empty", hexOf("")] as const] }
+    expect(appraise([BOOT, file("/etc/empty", "")], reference).status).toBe("passed")
+  })
+})
+
+describe("algorithms", () => {
+  const sha1 = (path: string) => file(path, path, { algorithm: "sha1", digest: new Uint8Array(20).fill(5) })
+
+  test("a digest of another algorithm than the snapshot's is told from a changed file", () => {
+    expect(codes(appraise([BOOT, sha1("/usr/bin/a")]))).toEqual([["ERR_IMA_ALGORITHM", "/usr/bin/a"]])
+  })
+
+  test("a digest of equal size and another algorithm is no match", () => {
+    const entry = file("/usr/bin/a", "a", { algorithm: "sm3" })
+    expect(codes(appraise([BOOT, entry]))).toEqual([["ERR_IMA_ALGORITHM", "/usr/bin/a"]])
+    const white = listed(`/usr/bin/new ${hexOf("new")}`)
+    const other = file("/usr/bin/new", "new", { algorithm: "sm3" })
+    expect(codes(appraise([BOOT, other], REFERENCE, white))).toEqual([
+      ["ERR_IMA_CHANGED_FILE", "/usr/bin/new"],
+    ])
+  })
+
+  test("a broken algorithm is refused, even where the snapshot has it", () => {
+    const entry = file("/usr/bin/a", "a", { algorithm: "md5", digest: new Uint8Array(16).fill(1) })
+    const reference = {
+      ...REFERENCE,
+      hash_algorithm: "md5",
+      filehashes: [["/usr/bin/a", "01".repeat(16)] as const],
+    }
+    expect(codes(appraise([BOOT, entry], reference))).toEqual([["ERR_IMA_ALGORITHM", "/usr/bin/a"]])
+    expect(codes(appraise([BOOT, entry], null))).toEqual([["ERR_IMA_ALGORITHM", "/usr/bin/a"]])
+  })
+
+  test("in format 1 the digest's length tells the algorithm", () => {
+    const reference: Snapshot = {
+      ...REFERENCE,
+      format: 1,
+      hash_algorithm: null,
+      ima_reference: null,
+      filehashes: [["/usr/bin/a", "05".repeat(20)]],
+    }
+    expect(appraise([BOOT, sha1("/usr/bin/a")], reference).status).toBe("passed")
+    const rmd = file("/usr/bin/a", "a", { algorithm: "rmd160", digest: new Uint8Array(20).fill(5) })
+    expect(appraise([BOOT, rmd], reference).status).toBe("failed")
+  })
+})
+
+describe("whitelist", () => {
+  const white = listed(`/usr/bin/new ${hexOf("new")}`, `/usr/bin/a ${hexOf("a 2")}`)
+
+  test("its files pass beside those of the snapshot", () => {
+    const claim = appraise(
+      [BOOT, A, file("/usr/bin/new", "new"), file("/usr/bin/a", "a 2")],
+      REFERENCE,
+      white,
+    )
+    expect(claim.status).toBe("passed")
+    expect(claim.facts).toMatchObject({ files: 1, whitelisted: 2 })
+  })
+
+  test("it says nothing about other digests and other names", () => {
+    const claim = appraise(
+      [BOOT, file("/usr/bin/new", "newer"), file("/usr/bin/new2", "new")],
+      REFERENCE,
+      white,
+    )
+    expect(codes(claim)).toEqual([
+      ["ERR_IMA_CHANGED_FILE", "/usr/bin/new"],
+      ["ERR_IMA_UNKNOWN_FILE", "/usr/bin/new2"],
+    ])
+  })
+})
+
+describe("coverage", () => {
+  test("a list of one line means that IMA is off", () => {
+    expect(codes(appraise([BOOT]))).toEqual([["ERR_IMA_OFF", "measurement list"]])
+    expect(codes(appraise([BOOT], null))).toEqual([["ERR_IMA_OFF", "measurement list"]])
+  })
+
+  test("so does an empty one", () => {
+    expect(codes(appraise([]))).toEqual([["ERR_IMA_OFF", "measurement list"]])
+    expect(codes(appraise([], null))).toEqual([["ERR_IMA_OFF", "measurement list"]])
+  })
+
+  test("a second boot_aggregate does not make a list of it", () => {
+    expect(codes(appraise([BOOT, BOOT]))).toContainEqual(["ERR_IMA_OFF", "measurement list"])
+  })
+
+  test("a snapshot without files knows no file", () => {
+    const claim = appraise([BOOT, A], { ...REFERENCE, filehashes: null })
+    expect(codes(claim)).toEqual([["ERR_IMA_REFERENCE", "filehashes"]])
+  })
+})
+
+describe("boot_aggregate", () => {
+  const other = bootAggregate(PCRS.with(4, new Uint8Array(32)))
+
+  test("other boot measurements than the quoted PCRs are noticed", () => {
+    expect(codes(appraise([other, A], null))).toEqual([["ERR_IMA_BOOT_AGGREGATE", "boot_aggregate"]])
+  })
+
+  test("so are PCR 8 and 9: kernel command line and initrd", () => {
+    for (const pcr of [8, 9]) {
+      const changed = bootAggregate(PCRS.with(pcr, new Uint8Array(32)))
+      expect(appraise([changed, A], null).status).toBe("failed")
+    }
+  })
+
+  test("other boot measurements than the snapshot's are noticed where the quoted PCRs agree with the list", () => {
+    const pcrs = PCRS.with(4, new Uint8Array(32))
+    const claim = appraise([other, A], REFERENCE, EMPTY_WHITELIST, pcrs)
+    expect(codes(claim)).toEqual([["ERR_IMA_BOOT_AGGREGATE", "boot_aggregate"]])
+    expect(claim.findings[0]?.expected).toBe(`sha256:${hex(BOOT.digest)}`)
+  })
+
+  test("being among the snapshot's files does not excuse it", () => {
+    const trusting = { ...REFERENCE, filehashes: [["boot_aggregate", hex(other.digest)] as const] }
+    const claim = appraise([other, B], {
+      ...trusting,
+      filehashes: [...trusting.filehashes, ["/usr/bin/b", hexOf("b")]],
+    })
+    expect(claim.status).toBe("failed")
+    expect(codes(claim)).toContainEqual(["ERR_IMA_BOOT_AGGREGATE", "boot_aggregate"])
+  })
+
+  test("a list that begins with something else is refused", () => {
+    expect(codes(appraise([A, B]))).toContainEqual(["ERR_IMA_BOOT_AGGREGATE", "boot_aggregate"])
+    expect(codes(appraise([violation("boot_aggregate"), A]))).toContainEqual([
+      "ERR_IMA_BOOT_AGGREGATE",
+      "boot_aggregate",
+    ])
+  })
+
+  test("a second one means that another kernel was started", () => {
+    expect(codes(appraise([BOOT, A, BOOT]))).toEqual([["ERR_IMA_BOOT_AGGREGATE", "boot_aggregate, entry 2"]])
+  })
+
+  const sha1Boot: NewEntry = { ...BOOT, algorithm: "sha1", digest: new Uint8Array(20).fill(3) }
+
+  test("one over a bank that is not quoted is taken at snapshot time and compared afterwards", () => {
+    expect(appraise([sha1Boot, A], null).facts["bootAggregateRecomputed"]).toBe(false)
+    expect(appraise([sha1Boot, A], null).status).toBe("passed")
+    const ima_reference = { template: "ima-ng", boot_aggregate: `sha1:${"03".repeat(20)}` }
+    expect(appraise([sha1Boot, A], { ...REFERENCE, ima_reference }).status).toBe("passed")
+    const otherReference = { template: "ima-ng", boot_aggregate: `sha1:${"04".repeat(20)}` }
+    expect(appraise([sha1Boot, A], { ...REFERENCE, ima_reference: otherReference }).status).toBe("failed")
+  })
+
+  test("without anything to compare it with, the check fails", () => {
+    const old: Snapshot = { ...REFERENCE, format: 1, ima_reference: null }
+    expect(appraise([BOOT, A], old).status).toBe("passed")
+    expect(codes(appraise([sha1Boot, A], old))).toEqual([["ERR_IMA_REFERENCE", "boot_aggregate"]])
+    expect(codes(appraise([BOOT, A], { ...REFERENCE, ima_reference: null }))).toEqual([
+      ["ERR_IMA_REFERENCE", "boot_aggregate"],
+    ])
+    expect(codes(appraise([BOOT, A], null, EMPTY_WHITELIST, []))).toEqual([
+      ["ERR_IMA_BOOT_AGGREGATE", "boot_aggregate"],
+    ])
+  })
+
+  test("another template than the snapshot's is noticed", () => {
+    const entries = [BOOT, A].map((entry) => ({ ...entry, template: "ima-sig" as const }))
+    expect(codes(appraise(entries))).toEqual([["ERR_IMA_TEMPLATE_CHANGED", "measurement list"]])
+  })
+})
+
+describe("reference values from a quoted list", () => {
+  test("hold boot_aggregate and each file once, and verify the list that they come from", () => {
+    const entries = [BOOT, A, B, A, file("/opt/my app", "app")]
+    const values = imaReferenceOf(quoted(...entries))
+    expect(values.ima_reference).toEqual(REFERENCE.ima_reference)
+    expect(values.hash_algorithm).toBe("sha256")
+    expect(values.filehashes).toEqual([
+      ["/usr/bin/a", hexOf("a")],
+      ["/usr/bin/b", hexOf("b")],
+      ["/opt/my app", hexOf("app")],
+    ])
+    const snapshot = parseSnapshot(
+      new TextEncoder().encode(
+        encodeSnapshot({
+          ...REFERENCE,
+          filehashes: values.filehashes,
+          ima_reference: values.ima_reference,
+        }),
+      ),
+    )
+    expect(appraise(entries, snapshot).status).toBe("passed")
+  })
+
+  test("leave out what is no file, no content, or of another algorithm", () => {
+    const sha1 = file("/x", "x", { algorithm: "sha1", digest: new Uint8Array(20).fill(1) })
+    const values = imaReferenceOf(
+      quoted(BOOT, A, sha1, violation("/y"), { ...B, digest: new Uint8Array(32) }, BOOT),
+    )
+    expect(values.filehashes).toEqual([["/usr/bin/a", hexOf("a")]])
+    expect(values.omitted).toBe(3)
+    expect(imaReferenceOf(quoted(BOOT, A, sha1), "sha1").filehashes).toEqual([["/x", "01".repeat(20)]])
+  })
+
+  test("are nothing where the list is empty", () => {
+    expect(imaReferenceOf(quoted())).toEqual({
+      ima_reference: null,
+      hash_algorithm: null,
+      filehashes: [],
+      omitted: 0,
+    })
+  })
+})
+
+describe.skipIf(!HAVE_VECTORS)("a real machine", () => {
+  const pcrs = (name: string) =>
+    JSON.parse(readFileSync(join(VECTORS, "ima-quote", name, "pcrs.json"), "utf8")).sha256["10"]
+  const machine = (name: string) =>
+    verifyMeasurementList(
+      parseMeasurementList(new Uint8Array(readFileSync(join(VECTORS, "ima", `${name}.bin`)))),
+      Buffer.from(pcrs(name), "hex"),
+    )
+
+  test("passes against what was kept of it, and a file less is one finding", () => {
+    const quotedList = machine("tee-imang-sha1")
+    const { ima_reference, filehashes } = imaReferenceOf(quotedList)
+    const reference: Snapshot = { ...REFERENCE, hash_algorithm: "sha1", ima_reference, filehashes }
+    const options = { whitelist: EMPTY_WHITELIST, pcrs: PCRS }
+    expect(appraiseIma(quotedList, reference, options).status).toBe("passed")
+    const [gone, ...others] = filehashes
+    const claim = appraiseIma(quotedList, { ...reference, filehashes: others }, options)
+    expect(codes(claim)).toEqual([["ERR_IMA_UNKNOWN_FILE", gone?.[0] ?? ""]])
+  })
+
+  test("with violations fails at snapshot time already", () => {
+    const claim = appraiseIma(machine("tee-imang-violations"), null, {
+      whitelist: EMPTY_WHITELIST,
+      pcrs: PCRS,
+    })
+    expect(new Set(claim.findings.map(({ code }) => code))).toEqual(
+      // The PCRs of that machine's boot are not known here.
+      new Set(["ERR_IMA_BOOT_AGGREGATE", "ERR_IMA_VIOLATION"]),
+    )
+  })
+})
+
+test("boot_aggregate is SHA-256 over PCRs 0 to 9 one after the other", () => {
+  expect(BOOT.digest).toEqual(sha256(Buffer.concat(PCRS.slice(0, 10))))
+})
+
+function exitOf(claim: Claim): string | undefined {
+  return claim.failureClass
+}
