@@ -5,16 +5,20 @@
 // JavaScript without dependencies. It installs what the task needs and nothing else, says what and why, and
 // ends quickly when everything is there.
 import { spawnSync } from "node:child_process"
+import { createHash } from "node:crypto"
 import {
   chmodSync,
   copyFileSync,
   existsSync,
   linkSync,
+  mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
 } from "node:fs"
+import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -80,6 +84,7 @@ function main(task) {
   if (process.platform !== "linux") throw new Error("development needs Linux (Debian 12 or a relative of it)")
   installSystemPackages(groups.flat())
   installNodeModules()
+  completeNodeModules()
   repairBun()
 }
 
@@ -148,21 +153,64 @@ function installNodeModules() {
 function nodeModulesMatchLock() {
   const record = join(ROOT, "node_modules", ".package-lock.json")
   if (!existsSync(record)) return false
-  const installed = JSON.parse(readFileSync(record, "utf8")).packages
-  const locked = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")).packages
-  for (const [path, entry] of Object.entries(locked)) {
-    if (path === "") continue
+  const installed = readJson(record).packages
+  for (const [path, entry] of lockedPackages()) {
     const found = installed[path]
-    // Optional packages are those of other systems, mostly.
+    // Optional packages are those of other systems, mostly; see completeNodeModules for the rest.
     if (found === undefined ? !entry.optional : found.integrity !== entry.integrity) return false
     if (found !== undefined && !existsSync(join(ROOT, path))) return false
   }
   return true
 }
 
+/**
+ * npm leaves out native parts that name a later Node.js than Debian's, and says nothing. They are loaded by bun,
+ * which is as new as they want, so they are fetched one by one, and must be what package-lock.json says.
+ */
+function completeNodeModules() {
+  const report = process.report.getReport().header
+  const libc = report.glibcVersionRuntime === undefined ? "musl" : "glibc"
+  const isOurs = ({ os, cpu, libc: wanted }) =>
+    os?.includes("linux") && cpu?.includes(process.arch) && (wanted === undefined || wanted.includes(libc))
+  for (const [path, entry] of lockedPackages()) {
+    if (!entry.optional || !isOurs(entry) || existsSync(join(ROOT, path, "package.json"))) continue
+    // The other C library's packages do not always say which one they are for.
+    if (libc === "glibc" && /musl|android/.test(path)) continue
+    const name = path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length)
+    console.log(`setup: npm pack ${name}@${entry.version} (npm ci left it out)`)
+    unpack(`${name}@${entry.version}`, entry.integrity, join(ROOT, path))
+  }
+}
+
+/** Fetches one package through npm, checks its digest, and puts it in its place. */
+function unpack(what, integrity, target) {
+  const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-setup-"))
+  try {
+    const pack = spawnSync("npm", ["pack", "--silent", "--pack-destination", dir, what], { cwd: dir })
+    if (pack.status !== 0) throw new Error(`npm pack ${what} failed: ${pack.stderr}`)
+    const archive = join(dir, pack.stdout.toString().trim())
+    const digest = `sha512-${createHash("sha512").update(readFileSync(archive)).digest("base64")}`
+    if (digest !== integrity) throw new Error(`${what}: package-lock.json says ${integrity}, found ${digest}`)
+    mkdirSync(target, { recursive: true })
+    const tar = spawnSync("tar", ["-xzf", archive, "--strip-components=1", "--no-same-owner", "-C", target])
+    if (tar.status !== 0) throw new Error(`${what}: ${tar.stderr}`)
+  } finally {
+    rmSync(dir, { recursive: true, force: true })
+  }
+}
+
+/** Path and entry of every package in package-lock.json. */
+function lockedPackages() {
+  return Object.entries(readJson(join(ROOT, "package-lock.json")).packages).filter(([path]) => path !== "")
+}
+
+function readJson(path) {
+  return JSON.parse(readFileSync(path, "utf8"))
+}
+
 /** npm 11 can leave out bun's install script, which puts the runtime in its place. This does the same. */
 function repairBun() {
-  const wanted = JSON.parse(readFileSync(join(ROOT, "node_modules", "bun", "package.json"), "utf8")).version
+  const wanted = readJson(join(ROOT, "node_modules", "bun", "package.json")).version
   if (bunVersion(BUN) === wanted) return
   const scope = join(ROOT, "node_modules", "@oven")
   for (const name of existsSync(scope) ? readdirSync(scope) : []) {

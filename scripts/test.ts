@@ -25,7 +25,7 @@ const unitTests = filesOf("{src,scripts,bench,test}/**/*.test.ts").filter(
 )
 
 add(await step("types", [...tool("tsc"), "-p", "."]))
-add(await step("lint and format", [...tool("biome"), "ci", "."]))
+add(await step("lint and format", [...tool("biome"), "ci", "--colors=off", "."]))
 add(await step("dead code and dependencies", tool("knip")))
 add(await tests("unit tests", unitTests, 20_000))
 if (withScenarios) {
@@ -100,7 +100,9 @@ function unescapeXml(text: string): string {
 
 /** Runs a command in the project's folder, passing on and keeping what it prints. */
 async function shown(command: string[]): Promise<{ code: number; text: string }> {
-  const child = Bun.spawn(command, { cwd: ROOT, stdin: "ignore", stdout: "pipe", stderr: "pipe" })
+  // Without colour: what is read back, and what ends up in a log, has no control characters.
+  const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" }
+  const child = Bun.spawn(command, { cwd: ROOT, env, stdin: "ignore", stdout: "pipe", stderr: "pipe" })
   let text = ""
   const pass = async (stream: ReadableStream<Uint8Array>, to: NodeJS.WriteStream) => {
     const decoder = new TextDecoder()
@@ -109,8 +111,11 @@ async function shown(command: string[]): Promise<{ code: number; text: string }>
       to.write(chunk)
     }
   }
-  await Promise.all([pass(child.stdout, process.stdout), pass(child.stderr, process.stderr)])
-  return { code: await child.exited, text }
+  const printed = Promise.all([pass(child.stdout, process.stdout), pass(child.stderr, process.stderr)])
+  const code = await child.exited
+  // A process that a failed test left behind keeps the pipes open: what it prints is nobody's business.
+  await Promise.race([printed, Bun.sleep(2000)])
+  return { code, text }
 }
 
 function heading(name: string): void {

@@ -79,7 +79,7 @@ async function prepareKeys(key: AttestationKey | null, log: Log): Promise<void> 
 
 function applicationsOf(config: AgentConfig, log: Log): Applications | null {
   if (config.application === null) return null
-  const standalone = new StandaloneProcess(join(config.temporary, "standalone.json"), log)
+  const standalone = new StandaloneProcess({ markFile: join(config.temporary, "standalone.json"), log })
   const service = serviceOf(config.application, runCommand, standalone)
   return createApplications({ storage: config.application.storage, service, log })
 }

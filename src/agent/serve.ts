@@ -29,6 +29,8 @@ const TLS_1_2 = 0x0303
 /** Connections of the former certificate may finish a verification that takes several requests. */
 const RELOAD_DRAIN_SECONDS = 120
 const WATCH_SECONDS = 5
+/** How long the listeners of the former and the new certificate both accept. */
+const HANDOVER_MS = 250
 
 /**
  * Serves the agent over HTTPS. Each certificate has a server instance of its own, with an app that knows it: evidence is
@@ -115,9 +117,18 @@ class ReloadingServer implements AgentServer {
 
   #retire(former: Instance): void {
     this.#former.push(former)
-    void drain(former, RELOAD_DRAIN_SECONDS).then(() => {
-      this.#former = this.#former.filter((instance) => instance !== former)
-    })
+    void this.#drainFormer(former)
+  }
+
+  /**
+   * A listener that is closed takes with it the connections that the kernel has made and it has not accepted yet. So it
+   * goes on accepting until the new one is at work, and closes right after it has accepted all there was.
+   */
+  async #drainFormer(former: Instance): Promise<void> {
+    await Bun.sleep(HANDOVER_MS)
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    await drain(former, RELOAD_DRAIN_SECONDS)
+    this.#former = this.#former.filter((instance) => instance !== former)
   }
 
   #stamp(): string {

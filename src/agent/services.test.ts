@@ -20,6 +20,10 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(directory, { recursive: true, force: true }))
 
+function processIn(place: string): StandaloneProcess {
+  return new StandaloneProcess({ markFile: join(place, "mark"), log: LOG, path: [place], stopMs: 300 })
+}
+
 /** A service whose manager answers as told; the orders it got. */
 function managed(
   serviceType: ServiceType,
@@ -33,7 +37,7 @@ function managed(
       orders.push(order)
       return answers[order] ?? { exitCode: 0, output: "" }
     },
-    new StandaloneProcess(join(directory, "mark"), LOG),
+    processIn(directory),
   )
   return { service, orders }
 }
@@ -107,14 +111,15 @@ describe("settling", () => {
 
 describe("standalone", () => {
   const mark = () => JSON.parse(readFileSync(join(directory, "mark"), "utf8"))
+  /** What is left of an ended process until somebody asks for it does not count. */
   const isAlive = (pid: number) =>
-    Bun.spawnSync(["kill", "-0", String(pid)], { stderr: "ignore" }).exitCode === 0
+    existsSync(`/proc/${pid}/stat`) && !readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z ")
 
   /** A program of that name in the directory; the process that manages it. */
   function program(name: string, script: string): StandaloneProcess {
     writeFileSync(join(directory, name), `#!/bin/sh\n${script}\n`)
     chmodSync(join(directory, name), 0o755)
-    return new StandaloneProcess(join(directory, "mark"), LOG, [directory])
+    return processIn(directory)
   }
 
   test("runs in a group of its own and is stopped with all it started", async () => {
@@ -135,7 +140,7 @@ describe("standalone", () => {
     const app = program("app", "exec sleep 300")
     await app.restart("app")
     const { pid } = mark()
-    const later = new StandaloneProcess(join(directory, "mark"), LOG, [directory])
+    const later = processIn(directory)
     expect(later.isRunning()).toBe(true)
     await later.restart("app")
     expect(mark().pid).not.toBe(pid)
@@ -161,13 +166,13 @@ describe("standalone", () => {
   for (const damaged of ["", "{", '{"pid":1,"startTime":"1","bootId":"x"}', '{"pid":-1}', "[]"])
     test(`a damaged mark means that nothing is known to run: ${damaged}`, async () => {
       writeFileSync(join(directory, "mark"), damaged)
-      const app = new StandaloneProcess(join(directory, "mark"), LOG, [directory])
+      const app = processIn(directory)
       expect(app.isRunning()).toBe(false)
       await app.stop()
     })
 
   test("a program that is not there is an error", async () => {
-    const app = new StandaloneProcess(join(directory, "mark"), LOG, [directory])
+    const app = processIn(directory)
     await expect(app.restart("missing")).rejects.toMatchObject({ code: "ERR_SERVICE" })
   })
 
@@ -177,7 +182,7 @@ describe("standalone", () => {
     await Bun.sleep(50)
     await app.stop()
     expect(app.isRunning()).toBe(false)
-  }, 20_000)
+  })
 })
 
 describe("programs", () => {

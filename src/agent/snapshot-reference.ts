@@ -83,7 +83,7 @@ async function describeTpm(
   }
   return {
     tpm_policy: { reset_count: resetCount, restart_count: restartCount },
-    tpm_reference: { ak_name: toHex(akName), pcrs },
+    tpm_reference: { ak_name: toHex(akName), pcrs, clock: null },
   }
 }
 

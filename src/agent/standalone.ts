@@ -18,21 +18,26 @@ interface ProcessMark {
 const STOP_MS = 10_000
 const POLL_MS = 50
 
+export interface StandaloneOptions {
+  /** Where the process is remembered. */
+  readonly markFile: string
+  readonly log: Log
+  /** Directories of the program; absent: the usual ones. */
+  readonly path?: readonly string[]
+  /** Milliseconds the application has to end by itself, and again after it was made to; absent: 10 000. */
+  readonly stopMs?: number
+}
+
 /**
  * An application that no service manager looks after: the agent starts it as the leader of a process group of its own and
  * stops that group, and never any other process. The agent may itself be restarted in between: a file says which process
  * it is.
  */
 export class StandaloneProcess {
-  readonly #markFile: string
-  readonly #path: readonly string[]
-  readonly #log: Log
+  readonly #options: StandaloneOptions
 
-  /** @param markFile where the process is remembered. @param path directories of the program. */
-  constructor(markFile: string, log: Log, path: readonly string[] = PROGRAM_PATH) {
-    this.#markFile = markFile
-    this.#path = path
-    this.#log = log
+  constructor(options: StandaloneOptions) {
+    this.#options = options
   }
 
   /** Stops the application where it runs, and starts it. @throws AgentError ERR_SERVICE. */
@@ -49,10 +54,11 @@ export class StandaloneProcess {
   async stop(): Promise<void> {
     const mark = this.#ownProcess()
     if (mark !== null) {
+      const { stopMs = STOP_MS } = this.#options
       signalGroup(mark.pid, "SIGTERM")
-      if (!(await this.#waitForEnd(STOP_MS))) {
+      if (!(await this.#waitForEnd(stopMs))) {
         signalGroup(mark.pid, "SIGKILL")
-        if (!(await this.#waitForEnd(STOP_MS)))
+        if (!(await this.#waitForEnd(stopMs)))
           throw new AgentError("ERR_SERVICE", {
             at: `process ${mark.pid}`,
             expected: "its end",
@@ -62,11 +68,11 @@ export class StandaloneProcess {
       // The leader is gone; what it started goes with it.
       signalGroup(mark.pid, "SIGKILL")
     }
-    rmSync(this.#markFile, { force: true })
+    rmSync(this.#options.markFile, { force: true })
   }
 
   async #start(program: string): Promise<void> {
-    const child = spawn(findProgram(program, this.#path), [], {
+    const child = spawn(findProgram(program, this.#options.path ?? PROGRAM_PATH), [], {
       cwd: "/",
       env: { ...CHILD_ENVIRONMENT },
       // Its own session and group; it outlives a restart of the agent.
@@ -90,9 +96,9 @@ export class StandaloneProcess {
         found: "it ended at once",
       })
     const mark: ProcessMark = { pid: child.pid, startTime, bootId: bootId() }
-    makePrivateDirectory(dirname(this.#markFile))
-    writeFileAtomically(this.#markFile, JSON.stringify(mark), 0o600)
-    this.#log.info("application started", { program, pid: child.pid })
+    makePrivateDirectory(dirname(this.#options.markFile))
+    writeFileAtomically(this.#options.markFile, JSON.stringify(mark), 0o600)
+    this.#options.log.info("application started", { program, pid: child.pid })
   }
 
   async #waitForEnd(milliseconds: number): Promise<boolean> {
@@ -104,7 +110,7 @@ export class StandaloneProcess {
   }
 
   #ownProcess(): ProcessMark | null {
-    const mark = readMark(this.#markFile)
+    const mark = readMark(this.#options.markFile)
     if (mark === null || mark.bootId !== bootId()) return null
     return startTimeOf(mark.pid) === mark.startTime ? mark : null
   }

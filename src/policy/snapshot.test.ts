@@ -44,7 +44,7 @@ const SNAPSHOT: Snapshot = {
     committed_tcb: TCB,
     launch_tcb: TCB,
   },
-  tpm_reference: { ak_name: `000b${"ab".repeat(32)}`, pcrs: { "0": DIGEST, "15": DIGEST } },
+  tpm_reference: { ak_name: `000b${"ab".repeat(32)}`, pcrs: { "0": DIGEST, "15": DIGEST }, clock: 1234 },
   ima_reference: { template: "ima-ng", boot_aggregate: `sha256:${DIGEST}` },
   unreadable: [["/usr/bin/secret", "EACCES"]],
 }

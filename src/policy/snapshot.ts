@@ -82,6 +82,8 @@ export interface TpmReference {
   readonly ak_name: string
   /** SHA-256 bank, by PCR number: "0" to "9" and "11" to "15"; hex. PCR 10 moves and is not here. */
   readonly pcrs: Readonly<Record<string, string>>
+  /** The TPM's clock in milliseconds. Null in snapshots that an agent alone described. */
+  readonly clock: number | null
 }
 
 export interface ImaReference {
@@ -290,12 +292,13 @@ function parseTpmReference(record: JsonRecord): TpmReference {
   const ak_name = record.string("ak_name")
   if (!/^(?:[0-9a-f]{2}){2,66}$/.test(ak_name)) throw record.wrong("ak_name", "a TPM Name in hex", ak_name)
   const values = record.record("pcrs")
+  const clock = record.countOrNull("clock", Number.MAX_SAFE_INTEGER)
   const pcrs: [string, string][] = values.names().map((name) => {
     if (!/^(?:[0-9]|1[0-9]|2[0-3])$/.test(name)) throw values.wrong(name.slice(0, 20), "a PCR number", name)
     return [name, hex(values, name, 32)]
   })
   record.finish()
-  return { ak_name, pcrs: Object.fromEntries(pcrs) }
+  return { ak_name, pcrs: Object.fromEntries(pcrs), clock }
 }
 
 function parseImaReference(record: JsonRecord): ImaReference {

@@ -81,6 +81,14 @@ describe("M6: counters", () => {
     expect(tpm.findings.map((finding) => finding.code)).toEqual(["ERR_TPM_ROLLED_BACK"])
     expect(reboot.status).toBe("failed")
   })
+  test("a clock that went back within one boot is an old copy of the VM", () => {
+    const { tpm } = appraiseTpm(attestation({ changes: { clock: 999n } }), SNAPSHOT)
+    expect(tpm.findings.map(({ code, subject }) => [code, subject])).toEqual([
+      ["ERR_TPM_ROLLED_BACK", "clock"],
+    ])
+    const after = attestation({ changes: { clock: 5n, resetCount: 8 } })
+    expect(appraiseTpm(after, SNAPSHOT).tpm.status).toBe("passed")
+  })
   test("a clock that is not safe is a warning", () => {
     const { reboot } = appraiseTpm(attestation({ changes: { safe: false } }), SNAPSHOT)
     expect(reboot.status).toBe("warning")
@@ -110,10 +118,10 @@ describe("B2: boot chain", () => {
     const { boot } = appraiseTpm(attestation(), { ...SNAPSHOT, tpm_reference: { ...reference, pcrs } })
     expect(boot.findings.map(({ code, subject }) => [code, subject])).toEqual([["ERR_BOOT_PCR", "PCR 7"]])
   })
-  test("firmware that measures nothing is a warning", () => {
+  test("firmware that measures nothing fails: nothing is known about what booted", () => {
     const values = VALUES.map((value, pcr) => (pcr < 8 ? new Uint8Array(32) : value))
     const { boot } = appraiseTpm(attestation({ values }), null)
-    expect(boot.status).toBe("warning")
+    expect(boot.failureClass).toBe("boot")
     expect(boot.findings.map((finding) => finding.code)).toEqual(["ERR_BOOT_NOT_MEASURED"])
   })
 })
@@ -135,7 +143,7 @@ describe("a snapshot without reference values never passes", () => {
   test("an AK name that is no hex", () => {
     const reference = {
       ...SNAPSHOT,
-      tpm_reference: { ak_name: "", pcrs: SNAPSHOT.tpm_reference?.pcrs ?? {} },
+      tpm_reference: { ak_name: "", pcrs: SNAPSHOT.tpm_reference?.pcrs ?? {}, clock: null },
     }
     expect(appraiseTpm(attestation(), reference).tpm.status).toBe("failed")
   })

@@ -59,7 +59,11 @@ export function tpmReferenceOf(tpm: Verified<TpmAttestation>): {
   const pcrs = BOOT_PCRS.map((pcr) => [String(pcr), toHex(pcrValue(tpm, pcr) ?? new Uint8Array(0))] as const)
   return {
     tpm_policy: { reset_count: tpm.resetCount, restart_count: tpm.restartCount },
-    tpm_reference: { ak_name: toHex(tpm.akName), pcrs: Object.fromEntries(pcrs) },
+    tpm_reference: {
+      ak_name: toHex(tpm.akName),
+      pcrs: Object.fromEntries(pcrs),
+      clock: Number(tpm.clock),
+    },
   }
 }
 
@@ -71,6 +75,7 @@ function appraiseTpmIdentity(tpm: TpmAttestation, reference: Snapshot | null): C
   const findings = [
     ...akFindings(tpm, reference.tpm_reference),
     ...rollbackFindings(tpm, reference.tpm_policy),
+    ...clockFindings(tpm, reference),
   ]
   if (findings.length === 0) return good("the snapshot's TPM signed the PCRs for this very request")
   return failedClaim(
@@ -109,6 +114,23 @@ function rollbackFindings(tpm: TpmAttestation, policy: TpmPolicy | null): Findin
       found: `${tpm.resetCount}`,
       meaning:
         "the TPM has booted fewer times than when the snapshot was taken: an old copy of its state is in use",
+      remedy: "find out who restored the VM or its TPM; if it was you, take a new snapshot",
+    },
+  ]
+}
+
+/** Within one boot the clock only goes on. (Over boots it may repeat, where the power was cut.) */
+function clockFindings(tpm: TpmAttestation, { tpm_policy, tpm_reference }: Snapshot): Finding[] {
+  const then = tpm_reference?.clock ?? null
+  if (then === null || tpm_policy?.reset_count !== tpm.resetCount || tpm.clock >= BigInt(then)) return []
+  return [
+    {
+      code: "ERR_TPM_ROLLED_BACK",
+      subject: "clock",
+      expected: `at least ${then} ms`,
+      found: `${tpm.clock} ms`,
+      meaning:
+        "the TPM's clock is behind that of the snapshot in the same boot: an old copy of the VM is running",
       remedy: "find out who restored the VM or its TPM; if it was you, take a new snapshot",
     },
   ]
@@ -221,7 +243,8 @@ function measuresNothing(tpm: TpmAttestation): boolean {
 function notMeasured(facts: Claim["facts"]): Claim {
   return {
     check: "boot",
-    status: "warning",
+    status: "failed",
+    failureClass: "boot",
     summary: "the firmware measured nothing, so nothing is known about what booted",
     findings: [
       {
@@ -231,7 +254,7 @@ function notMeasured(facts: Claim["facts"]): Claim {
         found: "zeros",
         meaning: "firmware, boot loader and kernel may be any",
         remedy:
-          "use firmware with TPM support (OVMF, or SeaBIOS with a TPM); kernels started directly are not measured",
+          "use firmware with TPM support (OVMF, or SeaBIOS with a TPM), or give the check up by name: --skip boot",
       },
     ],
     facts,

@@ -231,7 +231,7 @@ function proveIma(
       expected: "the list from its first entry",
       found: ima === null ? "none" : `a list from entry ${ima.from}`,
       meaning: "nothing says which files ran",
-      remedy: "boot the VM with an IMA policy (kernel argument ima_policy=tcb ima_hash=sha256)",
+      remedy: "install the IMA policy of the package as /etc/ima/ima-policy in the VM, and reboot it",
     }
     return { proven: null, claim: failed("ima", "ima", absent) }
   }

@@ -1,0 +1,210 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { X509Certificate } from "node:crypto"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { request } from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { connect, type TLSSocket } from "node:tls"
+import { fakeDevices } from "../../test/fakes/devices.ts"
+import { evidenceReportData, parseEvidence } from "../formats/evidence.ts"
+import { toBase64 } from "../formats/hex.ts"
+import { parseSnpReport } from "../formats/snp/report.ts"
+import { parsePublic, tpmName } from "../formats/tpm/public.ts"
+import type { Devices } from "../native/ports.ts"
+import { startAgent } from "./agent.ts"
+import { type AgentConfig, parseAgentConfig } from "./config.ts"
+import { createSelfSigned } from "./identity.ts"
+import { createLog } from "./log.ts"
+import type { AgentServer } from "./serve.ts"
+
+const NONCE = new Uint8Array(32).fill(9)
+const EVIDENCE = `/v1/evidence?nonce=${encodeURIComponent(toBase64(NONCE))}`
+
+let directory: string
+let running: AgentServer[]
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "serve-"))
+  running = []
+})
+afterEach(async () => {
+  await Promise.all(running.map((agent) => agent.stop()))
+  rmSync(directory, { recursive: true })
+})
+
+function configOf(toml = "", port = 0): AgentConfig {
+  return parseAgentConfig(`[agent]\nport = ${port}\n[limits]\ndrain_seconds = 1\n${toml}`, "test", directory)
+}
+
+async function start(config = configOf(), devices: Devices = fakeDevices()): Promise<AgentServer> {
+  const now = () => new Date()
+  const log = createLog("json", () => undefined, now)
+  const agent = await startAgent({ config, devices, version: "1", now, log })
+  running.push(agent)
+  return agent
+}
+
+async function newCertificate(): Promise<void> {
+  const { keyPem, certificatePem } = await createSelfSigned({ hosts: ["localhost"], now: new Date() })
+  writeFileSync(join(directory, "data/key.pem"), keyPem)
+  writeFileSync(join(directory, "data/cert.pem"), certificatePem)
+}
+
+function open(
+  port: number,
+  options: { maxVersion?: "TLSv1.1" | "TLSv1.2" | "TLSv1.3" } = {},
+): Promise<TLSSocket> {
+  const { promise, resolve, reject } = Promise.withResolvers<TLSSocket>()
+  const socket = connect({ host: "127.0.0.1", port, rejectUnauthorized: false, ...options })
+  socket.once("secureConnect", () => resolve(socket))
+  socket.once("error", reject)
+  return promise
+}
+
+/** SPKI of the certificate of this very connection. */
+function spkiOf(socket: TLSSocket): Buffer {
+  const { raw } = socket.getPeerCertificate()
+  return new X509Certificate(raw).publicKey.export({ format: "der", type: "spki" })
+}
+
+function get(socket: TLSSocket, path: string): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>()
+  const headers = { connection: "keep-alive", host: "localhost" }
+  const call = request({ path, headers, createConnection: () => socket }, (response) => {
+    let text = ""
+    response.on("data", (chunk) => (text += chunk))
+    response.on("end", () => resolve(text))
+  })
+  call.on("error", reject)
+  call.end()
+  return promise
+}
+
+async function expectBound(socket: TLSSocket): Promise<void> {
+  const spki = spkiOf(socket)
+  const { tee, tpm } = parseEvidence(await get(socket, EVIDENCE))
+  if (tee === null || tpm === null) throw new Error("a part is missing")
+  const akName = tpmName(parsePublic(tpm.akPublic))
+  expect(parseSnpReport(tee.report).reportData).toEqual(evidenceReportData(NONCE, spki, akName))
+}
+
+describe("the certificate", () => {
+  test("of a connection is the one its evidence is bound to, before and after a change", async () => {
+    const agent = await start()
+    const before = await open(agent.port)
+    await expectBound(before)
+    await newCertificate()
+    expect(await agent.reload()).toBe(true)
+    const after = await open(agent.port)
+    expect(spkiOf(after)).not.toEqual(spkiOf(before))
+    await expectBound(after)
+    await expectBound(after)
+    for (const socket of [before, after]) socket.destroy()
+  })
+
+  test("changes without a failed request", async () => {
+    const agent = await start()
+    let stop = false
+    let requests = 0
+    const ask = async () => {
+      while (!stop) {
+        const response = await fetch(`https://127.0.0.1:${agent.port}/v1/info`, {
+          tls: { rejectUnauthorized: false },
+          keepalive: false,
+        })
+        expect(response.status).toBe(200)
+        requests++
+      }
+    }
+    const clients = [ask(), ask()]
+    for (let turn = 0; turn < 5; turn++) {
+      await newCertificate()
+      expect(await agent.reload()).toBe(true)
+      await Bun.sleep(30)
+    }
+    stop = true
+    await Promise.all(clients)
+    expect(requests).toBeGreaterThan(10)
+  })
+
+  test("stays where the new files do not fit together or are the same", async () => {
+    const agent = await start()
+    expect(await agent.reload()).toBe(false)
+    writeFileSync(
+      join(directory, "data/key.pem"),
+      (await createSelfSigned({ hosts: ["x"], now: new Date() })).keyPem,
+    )
+    expect(await agent.reload()).toBe(false)
+    const socket = await open(agent.port)
+    await expectBound(socket)
+    socket.destroy()
+  })
+
+  test("is offered over TLS 1.2 and 1.3, and nothing older", async () => {
+    const agent = await start()
+    for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+      const socket = await open(agent.port, { maxVersion })
+      expect(socket.getProtocol()).toBe(maxVersion)
+      socket.destroy()
+    }
+    await expect(open(agent.port, { maxVersion: "TLSv1.1" })).rejects.toThrow()
+  })
+})
+
+test("a second agent on the same port is refused, and the first one stays", async () => {
+  const first = await start()
+  await Bun.write(join(directory, "unused"), "")
+  await expect(start(configOf("", first.port))).rejects.toMatchObject({ code: "ERR_PORT_IN_USE" })
+  const socket = await open(first.port)
+  await expectBound(socket)
+  socket.destroy()
+})
+
+test("an address that is not this machine's is refused", async () => {
+  await expect(start({ ...configOf(), host: "192.0.2.1" })).rejects.toMatchObject({ code: "ERR_IO" })
+})
+
+test("a body over the limit is refused before it is read, with and without its length", async () => {
+  const agent = await start(configOf("body_bytes = 1000\n"))
+  const url = `https://127.0.0.1:${agent.port}/app/init`
+  const body = new Uint8Array(100_000)
+  const stream = () =>
+    new ReadableStream<Uint8Array>({
+      start(controller) {
+        controller.enqueue(body)
+        controller.close()
+      },
+    })
+  for (const each of [body, stream()]) {
+    const response = await fetch(url, { method: "POST", body: each, tls: { rejectUnauthorized: false } })
+    expect(response.status).toBe(413)
+  }
+})
+
+test("a request in flight is answered while the agent stops", async () => {
+  const devices = fakeDevices()
+  const ima = {
+    readBinary: async () => new Uint8Array(0),
+    readAscii: async () => {
+      await Bun.sleep(300)
+      return "slow"
+    },
+  }
+  const agent = await start(configOf(), { ...devices, ima })
+  const answer = fetch(`https://127.0.0.1:${agent.port}/ima/ascii`, { tls: { rejectUnauthorized: false } })
+  await Bun.sleep(100)
+  running = []
+  await agent.stop()
+  expect(await (await answer).json()).toBe("slow")
+  await expect(open(agent.port)).rejects.toThrow()
+})
+
+test("a TPM that does not answer at the start does not keep the agent from serving", async () => {
+  const devices = fakeDevices()
+  if (devices.tpm === null) throw new Error("no TPM")
+  const tpm = { ...devices.tpm, ensureKeys: () => Promise.reject(new Error("broken")) }
+  const agent = await start(configOf(), { ...devices, tpm })
+  const response = await fetch(`https://127.0.0.1:${agent.port}/v1/info`, {
+    tls: { rejectUnauthorized: false },
+  })
+  expect(response.status).toBe(200)
+})

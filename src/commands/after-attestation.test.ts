@@ -1,0 +1,181 @@
+import { afterAll, afterEach, beforeAll, expect, test } from "bun:test"
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { httpsServer, serverKey, type TlsServer } from "../../test/fakes/tls-server.ts"
+import { encodeEvidence } from "../formats/evidence.ts"
+import { parseSnapshot } from "../policy/snapshot.ts"
+import { CHECKS } from "../policy/verdict.ts"
+import { initApp, restartApp } from "./app.ts"
+import { takeSnapshot } from "./snapshot.ts"
+import { PLAIN, type Terminal } from "./terminal.ts"
+import { verifyAgainstSnapshot } from "./verify.ts"
+
+/** An agent that has nothing to prove itself with, and says about itself what it likes. */
+const NOTHING = encodeEvidence({ tee: null, tpm: null, ima: null })
+const CLAIMED = {
+  cloud_type: "AWS",
+  tee_policy: null,
+  tpm_policy: { reset_count: 7, restart_count: 0 },
+  filehashes: [["/bin/x", "ab".repeat(32)]],
+  format: 2,
+  hash_algorithm: "sha256",
+  host: "what the agent says",
+  tpm_reference: { ak_name: "000b00", pcrs: {} },
+}
+
+interface Seen {
+  readonly line: string
+  readonly authorization: string | undefined
+  readonly body: string
+}
+
+let server: TlsServer
+let dir = ""
+const seen: Seen[] = []
+let said = ""
+const terminal: Terminal = {
+  out: (text) => {
+    said += text
+  },
+  talk: (text) => {
+    said += text
+  },
+  outStyle: PLAIN,
+  talkStyle: PLAIN,
+  live: false,
+  columns: 80,
+}
+
+beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), "after-attestation-"))
+  writeFileSync(join(dir, "token"), "secret-token\n")
+  writeFileSync(join(dir, "app.conf"), "password = secret")
+  server = await httpsServer(await serverKey(), (request, response) => {
+    let body = ""
+    request.on("data", (chunk) => {
+      body += chunk
+    })
+    request.on("end", () => {
+      const line = `${request.method} ${request.url?.replace(/\?.*/, "")}`
+      seen.push({ line, authorization: request.headers.authorization, body })
+      if (line === "GET /v1/evidence") response.end(NOTHING)
+      else response.end(line === "GET /snapshot" ? JSON.stringify(CLAIMED) : "null")
+    })
+  })
+})
+afterEach(() => {
+  seen.length = 0
+  said = ""
+})
+afterAll(async () => {
+  await server.close()
+  rmSync(dir, { recursive: true, force: true })
+})
+
+function options(skip: readonly string[]) {
+  return {
+    url: `https://127.0.0.1:${server.port}`,
+    insecureAllowed: true,
+    timeout: "5",
+    json: false,
+    quiet: false,
+    trustRoots: [],
+    skip,
+    tokenFile: join(dir, "token"),
+  }
+}
+
+/** Everything that this machine cannot prove, left out by name. */
+const ALL = CHECKS.filter((check) => check !== "channel" && check !== "application")
+
+test("S2: of a machine that does not attest no snapshot is taken, and no token is sent to it", async () => {
+  const output = join(dir, "s2.snapshot")
+  expect(await takeSnapshot({ ...options([]), output }, terminal)).toBe(11)
+  expect(existsSync(output)).toBe(false)
+  expect(seen.map(({ line }) => line)).toEqual(["GET /v1/evidence"])
+  expect(seen[0]?.authorization).toBeUndefined()
+  expect(said).toContain("[ FAIL ]")
+  expect(said).toContain("no snapshot was written")
+})
+
+test("S2: an older snapshot at the same place stays as it is", async () => {
+  const output = join(dir, "old.snapshot")
+  writeFileSync(output, "old")
+  await takeSnapshot({ ...options([]), output }, terminal)
+  expect(readFileSync(output, "utf8")).toBe("old")
+})
+
+test("without --allow-insecure-tls a self-signed certificate is refused at snapshot time", async () => {
+  const output = join(dir, "channel.snapshot")
+  const code = await takeSnapshot({ ...options(ALL), insecureAllowed: false, output }, terminal)
+  expect(code).toBe(10)
+  expect(existsSync(output)).toBe(false)
+})
+
+test("a snapshot keeps no value that only the agent vouches for where evidence should", async () => {
+  const output = join(dir, "twin.snapshot")
+  expect(await takeSnapshot({ ...options(ALL), output }, terminal)).toBe(0)
+  const snapshot = parseSnapshot(readFileSync(output))
+  expect(snapshot.tpm_policy).toBeNull()
+  expect(snapshot.tpm_reference).toBeNull()
+  expect(snapshot.host).toBe(`127.0.0.1:${server.port}`)
+  expect([...(snapshot.filehashes ?? [])]).toEqual([["/bin/x", "ab".repeat(32)]])
+  expect(seen.map(({ line }) => line)).toEqual(["GET /v1/evidence", "DELETE /snapshot", "GET /snapshot"])
+})
+
+test("neither configuration nor token is sent to a machine that does not attest", async () => {
+  const init = { ...options([]), snapshot: null, configuration: join(dir, "app.conf") }
+  expect(await initApp(init, terminal)).toBe(11)
+  expect(await restartApp({ ...options([]), snapshot: null }, terminal)).toBe(11)
+  expect(seen.map(({ line }) => line)).toEqual(["GET /v1/evidence", "GET /v1/evidence"])
+  expect(said).toContain("nothing was sent")
+})
+
+test("after attestation the configuration goes over the same connection", async () => {
+  const before = server.connections
+  const init = { ...options(ALL), snapshot: null, configuration: join(dir, "app.conf") }
+  expect(await initApp(init, terminal)).toBe(0)
+  expect(seen.map(({ line }) => line)).toEqual(["GET /v1/evidence", "POST /app/init"])
+  expect(seen[1]?.authorization).toBe("Bearer secret-token")
+  expect(Buffer.from(JSON.parse(seen[1]?.body ?? "{}").content, "base64").toString()).toBe(
+    "password = secret",
+  )
+  expect(server.connections).toBe(before + 1)
+  expect(said).not.toContain("secret")
+})
+
+test("verify needs a snapshot that is one", async () => {
+  const snapshot = join(dir, "empty")
+  writeFileSync(snapshot, "")
+  const verify = verifyAgainstSnapshot(
+    { ...options(ALL), snapshot, whitelist: null, applications: [] },
+    terminal,
+  )
+  await expect(verify).rejects.toMatchObject({ code: "ERR_TRUNCATED" })
+  expect(seen).toEqual([])
+})
+
+test("verify prints the verdict as an object with --json", async () => {
+  const output = join(dir, "json.snapshot")
+  await takeSnapshot({ ...options(ALL), output }, terminal)
+  said = ""
+  const verify = {
+    ...options(ALL),
+    json: true,
+    snapshot: output,
+    whitelist: null,
+    applications: ["127.0.0.1:1"],
+  }
+  expect(await verifyAgainstSnapshot(verify, terminal)).toBe(18)
+  expect(JSON.parse(said)).toMatchObject({ passed: false, exitCode: 18, skipped: ALL })
+})
+
+for (const [name, wrong] of [
+  ["--timeout", { timeout: "soon" }],
+  ["--url", { url: "ftp://x" }],
+] as const)
+  test(`a wrong ${name} is a usage error`, async () => {
+    const verify = { ...options([]), ...wrong, snapshot: null }
+    await expect(restartApp(verify, terminal)).rejects.toMatchObject({ code: "ERR_BAD_VALUE", at: name })
+  })
