@@ -100,8 +100,8 @@ function unescapeXml(text: string): string {
 
 /** Runs a command in the project's folder, passing on and keeping what it prints. */
 async function shown(command: string[]): Promise<{ code: number; text: string }> {
-  // Without colour: what is read back, and what ends up in a log, has no control characters.
-  const env = { ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" }
+  // No colour in a pipe, whatever the caller's terminal likes: the output is read back, and tests see plain surroundings.
+  const { NO_COLOR: _no, FORCE_COLOR: _force, ...env } = process.env
   const child = Bun.spawn(command, { cwd: ROOT, env, stdin: "ignore", stdout: "pipe", stderr: "pipe" })
   let text = ""
   const pass = async (stream: ReadableStream<Uint8Array>, to: NodeJS.WriteStream) => {

@@ -10,7 +10,10 @@ import { errorFields, type Log } from "./log.ts"
 export interface AgentServer {
   readonly host: string
   readonly port: number
-  /** Takes certificate and key from their files again. Where they do not fit, the present ones stay. True: changed. */
+  /**
+   * Takes certificate and key from their files again; where they do not fit, the present ones stay. True: changed, and
+   * every new connection gets the new certificate.
+   */
   reload(): Promise<boolean>
   /** Refuses new connections, waits for the requests in flight, then ends them. */
   stop(): Promise<void>
@@ -65,8 +68,11 @@ class ReloadingServer implements AgentServer {
     this.port = this.#current.port ?? options.config.port
   }
 
-  reload(): Promise<boolean> {
-    return Promise.resolve(this.#reload())
+  async reload(): Promise<boolean> {
+    const former = this.#current
+    if (!this.#reload()) return false
+    await this.#handOver(former)
+    return true
   }
 
   async stop(): Promise<void> {
@@ -84,7 +90,7 @@ class ReloadingServer implements AgentServer {
       const stamp = this.#stamp()
       if (stamp !== loaded && stamp === seen) {
         loaded = stamp
-        this.#reload()
+        void this.reload()
       }
       seen = stamp
     }, WATCH_SECONDS * 1000)
@@ -100,10 +106,8 @@ class ReloadingServer implements AgentServer {
         log.info("TLS certificate unchanged", { file: config.certificate })
         return false
       }
-      const former = this.#current
       this.#current = startInstance(this.#options, identity, this.port)
       this.#identity = identity
-      this.#retire(former)
       log.info("TLS certificate changed", {
         file: config.certificate,
         not_after: identity.notAfter.toISOString(),
@@ -115,20 +119,17 @@ class ReloadingServer implements AgentServer {
     }
   }
 
-  #retire(former: Instance): void {
-    this.#former.push(former)
-    void this.#drainFormer(former)
-  }
-
   /**
    * A listener that is closed takes with it the connections that the kernel has made and it has not accepted yet. So it
    * goes on accepting until the new one is at work, and closes right after it has accepted all there was.
    */
-  async #drainFormer(former: Instance): Promise<void> {
+  async #handOver(former: Instance): Promise<void> {
+    this.#former.push(former)
     await Bun.sleep(HANDOVER_MS)
     await new Promise<void>((resolve) => setImmediate(resolve))
-    await drain(former, RELOAD_DRAIN_SECONDS)
-    this.#former = this.#former.filter((instance) => instance !== former)
+    void drain(former, RELOAD_DRAIN_SECONDS).then(() => {
+      this.#former = this.#former.filter((instance) => instance !== former)
+    })
   }
 
   #stamp(): string {

@@ -24,7 +24,7 @@ const REPORT_RESPONSE = { size: 4000, reportSize: 4, report: 32 }
 /** The kernel takes no longer certificate buffer (SEV_FW_BLOB_MAX_SIZE), and whole pages only. */
 const CERTIFICATE_BUFFER = 16 * 1024
 
-/** Firmware's status for a VMPL that is more privileged than the caller. Source: AMD 56860 rev. 1.58, Table 25. */
+/** Firmware's status for a VMPL that is more privileged than the caller. Source: AMD 56860 rev. 1.58, table "MSG_REPORT_RSP". */
 const STATUS_INVALID_PARAM = 0x16
 const VMM_INVALID_LENGTH = 1n
 const VMM_BUSY = 2n

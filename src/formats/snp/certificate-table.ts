@@ -9,7 +9,7 @@ export interface SnpCertificateEntry {
 
 /**
  * GUIDs of certificate table entries. An ASVK comes under the ASK's.
- * Source: AMD 56421 rev. 2.03 (GHCB), Table 7 "SNP Extended Guest Request certificate GUIDs".
+ * Source: AMD 56421 rev. 2.03 (GHCB), section "SNP Extended Guest Request".
  */
 export const SNP_CERTIFICATE_GUIDS = {
   ARK: "c0b406a4-a803-4952-9743-3fb6014cd0ae",
@@ -40,7 +40,7 @@ export function certificateNameOf(guid: string): SnpCertificateName | "other" {
  * Reads the certificate table that SNP_GET_EXT_REPORT and configfs-tsm's auxblob give: entries, a zero entry, then the
  * certificates. The host writes it, so entries must lie behind the table, within the bytes, and must not overlap.
  * Nothing at all, or only zeros, is a table without certificates. Bytes after the last certificate are padding.
- * Source: AMD 56421 rev. 2.03, section 4.1.8.1 "SNP Extended Guest Request".
+ * Source: AMD 56421 rev. 2.03 (GHCB), section "SNP Extended Guest Request".
  * @throws ParseError ERR_TOO_LARGE, ERR_TRUNCATED, ERR_MALFORMED
  */
 export function parseCertificateTable(table: Uint8Array): SnpCertificateEntry[] {

@@ -5,8 +5,8 @@ import { SNP_PRODUCTS, type SnpProduct, type Tcb, type TcbComponent, tcbComponen
 
 /**
  * Object identifiers of AMD's extensions in VCEK and VLEK certificates.
- * Source: AMD 57230 rev. 1.00 "VCEK Certificate and KDS Interface Specification", Table 8 "VCEK Certificate Fields", and its
- * VLEK counterpart.
+ * Source: AMD 57230 rev. 1.00 "VCEK Certificate and KDS Interface Specification", the tables of certificate
+ * fields for VCEK and VLEK.
  */
 export const SNP_OID = {
   structVersion: "1.3.6.1.4.1.3704.1.1",

@@ -57,7 +57,7 @@ const MITIGATIONS = {
   _reserved4: zero(0x208, 152),
 }
 
-/** Version 2: no CPUID. Source: AMD 56860 rev. 1.55, Table 22 "ATTESTATION_REPORT Structure". */
+/** Version 2: no CPUID. Source: AMD 56860 rev. 1.55, table "ATTESTATION_REPORT Structure". */
 const V2 = layout("snp-report", SNP_REPORT_SIZE, {
   ...COMMON,
   _reserved1: zero(0x188, 24),
@@ -90,7 +90,7 @@ export interface SnpReport extends LayoutValue<typeof COMMON> {
   readonly signedBytes: Uint8Array
 }
 
-/** Bits of the guest policy. Source: AMD 56860 rev. 1.58, Table 9 "Guest Policy". */
+/** Bits of the guest policy. Source: AMD 56860 rev. 1.58, table "Guest Policy Structure". */
 export const SNP_POLICY = {
   smtAllowed: 16,
   reservedMustBeOne: 17,
@@ -104,7 +104,7 @@ export const SNP_POLICY = {
   pageSwapDisabled: 25,
 } as const
 
-/** Bits of PLATFORM_INFO. Source: AMD 56860 rev. 1.58, Table 24 "PLATFORM_INFO Field". */
+/** Bits of PLATFORM_INFO. Source: AMD 56860 rev. 1.58, table "PLATFORM_INFO Field". */
 export const SNP_PLATFORM_INFO = {
   smtEnabled: 0,
   tsmeEnabled: 1,

@@ -17,7 +17,7 @@ export type TcbComponent = keyof Tcb
 
 /**
  * Byte of each component within the 8 bytes of TCB_VERSION. All other bytes are reserved and zero.
- * Source: AMD 56860 rev. 1.58, Table 3 "TCB_VERSION Structure (Milan/Genoa)" and Table 4 "(Turin)".
+ * Source: AMD 56860 rev. 1.58, Table 3 "TCB_VERSION Structure" and its counterpart for Turin.
  */
 const PLACES: Record<SnpProduct, readonly (readonly [TcbComponent, number])[]> = {
   Milan: [
