@@ -2,7 +2,7 @@
 import { appendFileSync, chmodSync, copyFileSync } from "node:fs"
 import { join } from "node:path"
 import { createSelfSigned } from "../src/agent/identity.ts"
-import { run, type SimulatedVm, simulatedVm } from "../test/executable.ts"
+import { EXECUTABLE, type SimulatedVm, simulatedVm } from "../test/executable.ts"
 import { startRelay } from "../test/relay.ts"
 
 const colour = process.stdout.isTTY && process.env["NO_COLOR"] === undefined
@@ -11,12 +11,12 @@ const say = (text: string) => console.log(text)
 const title = (text: string) =>
   say(`\n${paint(1, `── ${text} ${"─".repeat(Math.max(0, 76 - text.length))}`)}`)
 
-/** Shows a command, runs it, shows what it printed, and insists on its exit code. */
+/** Shows a command, runs it with this terminal, and insists on its exit code. */
 async function show(args: string[], expected: number): Promise<void> {
   say(paint(36, `$ cosmian_vm ${args.join(" ")}`))
-  const { code, stdout, stderr } = await run(args, { env: colour ? { FORCE_COLOR: "1" } : {} })
-  for (const line of `${stderr}${stdout}`.trimEnd().split("\n")) say(`  ${line}`)
-  say(paint(code === expected ? 32 : 31, `  exit code ${code}`))
+  const child = Bun.spawn([EXECUTABLE, ...args], { stdio: ["ignore", "inherit", "inherit"] })
+  const code = await child.exited
+  say(paint(code === expected ? 32 : 31, `exit code ${code}`))
   if (code !== expected) throw new Error(`expected exit code ${expected}`)
 }
 

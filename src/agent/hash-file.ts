@@ -5,9 +5,6 @@ import { systemPath } from "./walk.ts"
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK, O_NOCTTY } = constants
 const FLAGS = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY
 
-/** A file that grows while it is read is given up when it is this much larger than it was. */
-const GROWTH = 256 * 1024 * 1024
-
 export interface HashProgress {
   /** Asked between two reads. */
   cancelled(): boolean
@@ -17,9 +14,9 @@ export interface HashProgress {
 
 /**
  * Digest in hex of a regular file; null where there is none of that name any more (gone, or replaced by a link, a fifo, …).
+ * Like IMA, it hashes as many bytes as the file has when it is opened: a file that grows meanwhile does not go on for ever.
  * @param path text form. @param buffer reused between calls; a file that fits is hashed in one call.
- * @throws the system's error (`code`: EACCES, EIO, …), with EFBIG for a file that grew faster than it was read, and
- * ECANCELED.
+ * @throws the system's error (`code`: EACCES, EIO, …), with ECANCELED.
  */
 export function hashFile(
   path: string,
@@ -32,38 +29,36 @@ export function hashFile(
   try {
     const stat = fstatSync(fd)
     if (!stat.isFile()) return null
-    const length = fill(fd, buffer, progress)
-    if (length < buffer.length) return hash(algorithm, buffer.subarray(0, length), "hex")
-    return hashStream(fd, algorithm, buffer, stat.size + GROWTH, progress)
+    if (stat.size > buffer.length) return hashStream(fd, algorithm, buffer, stat.size, progress)
+    return hash(algorithm, buffer.subarray(0, fill(fd, buffer, stat.size, progress)), "hex")
   } finally {
     closeSync(fd)
   }
 }
 
-/** Hashes on from a full buffer. */
 function hashStream(
   fd: number,
   algorithm: string,
   buffer: Uint8Array,
-  limit: number,
+  size: number,
   progress: HashProgress,
 ): string {
   const hasher = createHash(algorithm)
-  let total = 0
-  for (let length = buffer.length; length > 0; length = fill(fd, buffer, progress)) {
-    if (progress.cancelled()) throw systemError("ECANCELED")
+  for (let left = size; left > 0; ) {
+    if (progress.cancelled()) throw Object.assign(new Error("ECANCELED"), { code: "ECANCELED" })
+    const length = fill(fd, buffer, Math.min(left, buffer.length), progress)
+    if (length === 0) break
     hasher.update(buffer.subarray(0, length))
-    total += length
-    if (total > limit) throw systemError("EFBIG")
+    left -= length
   }
   return hasher.digest("hex")
 }
 
-/** Reads until the buffer is full or the file ends; the number of bytes. */
-function fill(fd: number, buffer: Uint8Array, progress: HashProgress): number {
+/** Reads `wanted` bytes, fewer where the file ends; the number of bytes. */
+function fill(fd: number, buffer: Uint8Array, wanted: number, progress: HashProgress): number {
   let length = 0
-  while (length < buffer.length) {
-    const count = readSync(fd, buffer, length, buffer.length - length, null)
+  while (length < wanted) {
+    const count = readSync(fd, buffer, length, wanted - length, null)
     if (count === 0) break
     length += count
   }
@@ -85,8 +80,4 @@ function openRegular(path: string): number | null {
 /** Name of the system's error; `EUNKNOWN` where there is none. */
 export function systemCode(error: unknown): string {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "EUNKNOWN"
-}
-
-function systemError(code: string): Error {
-  return Object.assign(new Error(code), { code })
 }

@@ -10,8 +10,8 @@ export interface Listing {
 
 /** A path as the file system calls take it: bytes where the name is not UTF-8. */
 export function systemPath(text: string): string | Buffer {
-  // With the flag u, only surrogates without a partner match: pathToText's mark for bytes that are not UTF-8.
-  return /[\ud800-\udfff]/u.test(text) ? Buffer.from(textToPath(text)) : text
+  // Lone surrogates are the mark of pathToText for bytes that are not UTF-8.
+  return text.isWellFormed() ? text : Buffer.from(textToPath(text))
 }
 
 /**

@@ -43,6 +43,7 @@ const terminal: Terminal = {
   },
   outStyle: PLAIN,
   talkStyle: PLAIN,
+  outColumns: null,
   live: false,
   columns: 80,
 }

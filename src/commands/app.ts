@@ -60,7 +60,14 @@ async function afterAttestation(
         options.snapshot === null
           ? "has attested (not compared with a snapshot)"
           : "is the machine of the snapshot"
-      terminal.out(renderVerdict(verdict, { style: terminal.outStyle, quiet: options.quiet, passedMeans }))
+      terminal.out(
+        renderVerdict(verdict, {
+          style: terminal.outStyle,
+          columns: terminal.outColumns,
+          quiet: options.quiet,
+          passedMeans,
+        }),
+      )
       if (!verdict.passed) terminal.talk("nothing was sent\n")
       else if (!options.quiet) terminal.out(`[ OK ] ${endpointText(parseAgentUrl(options.url))}: ${done}\n`)
     }

@@ -8,7 +8,7 @@ function terminal(live: boolean): { terminal: Terminal; text: () => string } {
     text += more
   }
   return {
-    terminal: { out: talk, talk, outStyle: PLAIN, talkStyle: PLAIN, live, columns: 40 },
+    terminal: { out: talk, talk, outStyle: PLAIN, talkStyle: PLAIN, live, columns: 40, outColumns: null },
     text: () => text,
   }
 }

@@ -5,7 +5,7 @@ import { jsonText } from "./json-text.ts"
 import { classOf, renderVerdict } from "./render.ts"
 import { PLAIN, styleOf } from "./terminal.ts"
 
-const OPTIONS = { style: PLAIN, quiet: false, passedMeans: "is good" }
+const OPTIONS = { style: PLAIN, columns: null, quiet: false, passedMeans: "is good" }
 
 function finding(subject: string, code: Finding["code"] = "ERR_APPLICATION_KEY"): Finding {
   return { code, subject, expected: "a", found: "b", meaning: "it means", remedy: "do this" }

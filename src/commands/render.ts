@@ -2,6 +2,7 @@ import { EXIT, type FailureClass } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
 import type { Check, Claim, Finding, Verdict } from "../policy/verdict.ts"
 import type { Style } from "./terminal.ts"
+import { wrapLine } from "./wrap.ts"
 
 /** Findings shown per check; all of them are in `--json`. */
 const SHOWN_FINDINGS = 20
@@ -18,8 +19,14 @@ const NAMES: Readonly<Record<Check, string>> = {
   application: "applications",
 }
 
+/** Where the lines that follow a broken one begin: below the claim's name, and below the text of a part. */
+const CLAIM_INDENT = 9
+const PART_INDENT = 23
+
 export interface RenderOptions {
   readonly style: Style
+  /** Width to wrap at; null where the text is not for a terminal. */
+  readonly columns: number | null
   /** Only what is wrong. */
   readonly quiet: boolean
   /** What a passed verdict means here, to follow "PASSED: ". */
@@ -28,13 +35,16 @@ export interface RenderOptions {
 
 /** A verdict as text, made from the object that `--json` prints. Whatever comes from outside is neutralised. */
 export function renderVerdict(verdict: Verdict, options: RenderOptions): string {
-  const { style, quiet } = options
+  const { style, quiet, columns } = options
   const lines: string[] = []
   if (verdict.simulated) lines.push(style.yellow(style.bold(`SIMULATED: ${verdict.assurance.meaning}`)))
   for (const claim of verdict.claims)
     if (!quiet || claim.status === "failed") lines.push(...claimLines(claim, style))
   if (!quiet || !verdict.passed) lines.push(...conclusion(verdict, options))
-  return lines.length === 0 ? "" : `${lines.join("\n")}\n`
+  const wrapped = lines.flatMap((line) =>
+    wrapLine(line, columns, line.startsWith("           ") ? PART_INDENT : CLAIM_INDENT),
+  )
+  return wrapped.length === 0 ? "" : `${wrapped.join("\n")}\n`
 }
 
 /** `[ OK ] TPM: …`, and below it what is wrong, if anything is. */

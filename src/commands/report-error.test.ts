@@ -15,6 +15,7 @@ function report(error: unknown, json: boolean): { code: number; out: string; tal
     },
     outStyle: PLAIN,
     talkStyle: PLAIN,
+    outColumns: null,
     live: false,
     columns: 80,
   }

@@ -137,7 +137,9 @@ function report({ verdict, snapshot }: Taken, options: SnapshotOptions, terminal
     terminal.out(jsonText({ snapshot: written, verdict }))
     return
   }
-  terminal.out(renderVerdict(verdict, { style, quiet, passedMeans: "has attested" }))
+  terminal.out(
+    renderVerdict(verdict, { style, columns: terminal.outColumns, quiet, passedMeans: "has attested" }),
+  )
   if (snapshot === null) {
     terminal.talk("no snapshot was written\n")
     return

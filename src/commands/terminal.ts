@@ -19,6 +19,8 @@ export interface Terminal {
   readonly live: boolean
   /** Width of standard error in columns; 80 where it is not known. */
   readonly columns: number
+  /** Width of standard output in columns; null where it is no terminal. */
+  readonly outColumns: number | null
 }
 
 /** Style of a stream that is no terminal. */
@@ -38,23 +40,22 @@ export function styleOf(colours: boolean): Style {
 }
 
 /**
- * Terminal of this process. Colour only on a terminal, and not where NO_COLOR is set (https://no-color.org) or TERM is dumb;
- * FORCE_COLOR asks for it where the output is passed on to a terminal.
+ * Terminal of this process. Colour only on a terminal, and not where NO_COLOR is set (https://no-color.org) or TERM is dumb.
  */
 export function openTerminal(): Terminal {
   const { stdout, stderr, env } = process
   const mayColour = (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb"
-  const forced = !["", "0"].includes(env["FORCE_COLOR"] ?? "")
   // A reader that went away (`| head`) is no fault; the exit code still says what was found.
   for (const stream of [stdout, stderr])
     if (!stream.listeners("error").includes(ignoreBrokenPipe)) stream.on("error", ignoreBrokenPipe)
   return {
     out: (text) => void stdout.write(text),
     talk: (text) => void stderr.write(text),
-    outStyle: styleOf(mayColour && (forced || stdout.isTTY === true)),
-    talkStyle: styleOf(mayColour && (forced || stderr.isTTY === true)),
+    outStyle: styleOf(mayColour && stdout.isTTY === true),
+    talkStyle: styleOf(mayColour && stderr.isTTY === true),
     live: stderr.isTTY === true && env["TERM"] !== "dumb",
     columns: stderr.columns > 0 ? stderr.columns : 80,
+    outColumns: stdout.isTTY === true && stdout.columns > 0 ? stdout.columns : null,
   }
 }
 

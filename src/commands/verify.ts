@@ -29,6 +29,7 @@ export async function verifyAgainstSnapshot(
       ? jsonText(verdict)
       : renderVerdict(verdict, {
           style: terminal.outStyle,
+          columns: terminal.outColumns,
           quiet: options.quiet,
           passedMeans: "is the machine of the snapshot, and nothing else ran on it",
         })

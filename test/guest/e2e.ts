@@ -66,6 +66,7 @@ async function main(): Promise<number> {
   const tally = { passed: 0, failed: 0, skipped: 0 }
   const directory = join(KEPT, `run-${process.pid}`)
   mkdirSync(directory, { recursive: true })
+  removeAbandonedRuns()
   try {
     await inGuest(directory, async (scene) => {
       for (const [name, act] of STEPS) {
@@ -307,6 +308,14 @@ async function keepLogs(scene: Scene): Promise<void> {
   say(`      the guest's journal and the other logs are in ${kept}`)
   const failures = readdirSync(KEPT).filter((entry) => entry.startsWith("failed-"))
   for (const old of failures.sort().slice(0, -5)) rmSync(join(KEPT, old), { recursive: true })
+}
+
+/** Disks of runs that were killed. */
+function removeAbandonedRuns(): void {
+  for (const entry of readdirSync(KEPT)) {
+    const pid = /^run-([0-9]+)$/.exec(entry)?.[1]
+    if (pid !== undefined && !existsSync(join("/proc", pid))) rmSync(join(KEPT, entry), { recursive: true })
+  }
 }
 
 function say(line: string): void {

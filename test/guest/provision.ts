@@ -1,7 +1,8 @@
 /** Turns a bare guest into the VM under test: `/dev/sev-guest`, the .deb, its configuration, an application. */
 import { createHash } from "node:crypto"
-import { copyFileSync, mkdirSync, readdirSync, rmSync } from "node:fs"
+import { copyFileSync, mkdirSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path"
+import { buildPackages } from "../../scripts/package.ts"
 import { openSimulatedTee } from "../../src/native/simulated-tee.ts"
 import { mustRun, waitFor } from "./command.ts"
 import { type Guest, PAYLOAD_DEVICE } from "./guest.ts"
@@ -26,12 +27,11 @@ export interface Payload {
 /** Builds the executable, its .deb and the CUSE program, and puts them into a directory with a new simulated TEE. */
 export async function preparePayload(directory: string): Promise<Payload> {
   const bun = process.execPath
-  for (const script of ["build.ts", "scripts/package.ts"]) {
-    await mustRun([bun, script], { cwd: ROOT, timeoutMs: 300_000 })
-  }
   rmSync(directory, { recursive: true, force: true })
   mkdirSync(directory, { recursive: true })
-  copyFileSync(newestPackage(), join(directory, "cosmian_vm.deb"))
+  const { deb, rpm } = await buildPackages({ target: "linux-x64", output: directory, fast: true })
+  renameSync(deb, join(directory, "cosmian_vm.deb"))
+  rmSync(rpm)
   for (const unit of ["cuse-sev-guest.service", "e2e-app.service"]) {
     copyFileSync(join(HERE, unit), join(directory, unit))
   }
@@ -45,13 +45,6 @@ export async function preparePayload(directory: string): Promise<Payload> {
   const tee = join(directory, "simulated-tee")
   await openSimulatedTee(tee)
   return { directory, trustRoot: join(tee, "trust-root.pem") }
-}
-
-function newestPackage(): string {
-  const dist = join(ROOT, "dist")
-  const name = readdirSync(dist).find((entry) => entry.endsWith("_amd64.deb"))
-  if (name === undefined) throw new Error(`no .deb for amd64 in ${dist}`)
-  return join(dist, name)
 }
 
 /** Installs everything in a started guest, as an administrator would. `token` is accepted for `/app/*`. */

@@ -76,13 +76,14 @@ test("escapes in an argument do not reach the terminal", async () => {
   expect(stderr).not.toMatch(/[\u001b\u202e]/)
 })
 
-test("colour: not in a pipe, and NO_COLOR wins over FORCE_COLOR", async () => {
-  const plain = await run(["--help"], { env: { FORCE_COLOR: "", NO_COLOR: "" } })
-  expect(plain.stdout).not.toContain("\u001b")
-  const forced = await run(["--help"], { env: { FORCE_COLOR: "1", NO_COLOR: "" } })
-  expect(forced.stdout).toContain("\u001b[1m")
-  const both = await run(["--help"], { env: { FORCE_COLOR: "1", NO_COLOR: "1" } })
-  expect(both.stdout).not.toContain("\u001b")
+test("colour: on a terminal, unless NO_COLOR is set; never in a pipe", async () => {
+  const onTerminal = (env: Record<string, string>) =>
+    Bun.spawnSync(["script", "-qec", `'${EXECUTABLE}' --help`, "/dev/null"], {
+      env: { ...process.env, TERM: "xterm", NO_COLOR: "", ...env },
+    }).stdout.toString()
+  expect(onTerminal({})).toContain("\u001b[1m")
+  expect(onTerminal({ NO_COLOR: "1" })).not.toContain("\u001b[1m")
+  expect((await run(["--help"], { env: { NO_COLOR: "" } })).stdout).not.toContain("\u001b")
 })
 
 test("a reader that goes away does not make it fail", () => {

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test"
-import { answer, type IoctlReply, viewOf } from "./cuse.ts"
-import { answerSevGuest, IOCTL, type SnpHardware } from "./sev-guest-driver.ts"
+import { answer, type IoctlReply, viewOf } from "./guest/cuse.ts"
+import { answerSevGuest, IOCTL, type SnpHardware } from "./guest/sev-guest-driver.ts"
 
 const ENVELOPE_AT = 0x1000
 const REQUEST_AT = 0x2000
