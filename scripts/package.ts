@@ -152,7 +152,7 @@ function buildRpm(dir: string, tree: string, executable: Built, options: Package
     staged: tree,
     product_version: packageJson.version,
     glibc_version: glibcOf(executable.path),
-    _binary_payload: options.fast ? "w1.gzdio" : "w9.xzdio",
+    _binary_payload: options.fast ? "w1.gzdio" : "w12T2.zstdio",
     _buildhost: "localhost",
     use_source_date_epoch_as_buildtime: "1",
     clamp_mtime_to_source_date_epoch: "1",

@@ -108,9 +108,14 @@ function installSystemPackages(wanted) {
   const apt = (...args) => {
     const command = [...root, "apt-get", ...args]
     console.log(`setup: ${command.join(" ")}`)
-    return (
-      spawnSync(command[0], command.slice(1), { stdio: ["inherit", "inherit", "inherit"], env }).status === 0
-    )
+    // Standard input stays: sudo may ask for a password. What apt says is shown when it fails.
+    const run = spawnSync(command[0], command.slice(1), {
+      stdio: ["inherit", "pipe", "pipe"],
+      env,
+      maxBuffer: 2 ** 26,
+    })
+    if (run.status !== 0) console.error(`${run.stdout ?? ""}${run.stderr ?? ""}${run.error ?? ""}`)
+    return run.status === 0
   }
   const install = () => apt("install", "-y", "-q", "--no-install-recommends", ...names)
   const listsAreOld = packageListAge() > 24 * 3600

@@ -136,10 +136,15 @@ describe("init", () => {
       const place = join(storage, "place")
       prepare(place)
       const { apps, restarts } = make(() => true, place)
-      const code = what === "that is a file" ? "EEXIST" : "ERR_APPLICATION_STORAGE"
-      await expect(apps.init(bytes("x"))).rejects.toMatchObject({ code })
+      await expect(apps.init(bytes("x"))).rejects.toMatchObject({ code: "ERR_APPLICATION_STORAGE" })
       expect(restarts).toEqual([])
     })
+
+  test("whose storage cannot be made says what the system said", async () => {
+    writeFileSync(join(storage, "file"), "")
+    const { apps } = make(() => true, join(storage, "file/app"))
+    await expect(apps.init(bytes("x"))).rejects.toMatchObject({ code: "ERR_IO", found: "ENOTDIR" })
+  })
 
   test("refuses a storage below a directory that others may write to", async () => {
     const open = join(storage, "open")

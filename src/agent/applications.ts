@@ -1,6 +1,6 @@
 import { existsSync, linkSync, lstatSync, renameSync, rmSync, type Stats } from "node:fs"
 import { dirname, join } from "node:path"
-import { AgentError } from "../errors.ts"
+import { AgentError, CodedError } from "../errors.ts"
 import { flushDirectory, makePrivateDirectory, writeFileAtomically } from "./atomic-file.ts"
 import { errorFields, type Log } from "./log.ts"
 import { type Service, type SettleOptions, settle } from "./services.ts"
@@ -10,7 +10,7 @@ export interface Applications {
   /**
    * Gives the application its configuration and restarts it; where it does not come up, the former configuration is put
    * back and the application restarted with that.
-   * @throws AgentError ERR_APPLICATION_STORAGE, ERR_APPLICATION_BUSY, ERR_SERVICE.
+   * @throws AgentError ERR_APPLICATION_STORAGE, ERR_APPLICATION_BUSY, ERR_SERVICE, ERR_IO.
    */
   init(content: Uint8Array): Promise<void>
   /** Restarts the application. @throws AgentError ERR_APPLICATION_BUSY, ERR_SERVICE. */
@@ -116,6 +116,8 @@ class ConfiguredApplication implements Applications {
     this.#busy = true
     try {
       await task()
+    } catch (error) {
+      throw error instanceof CodedError ? error : ioError(this.#file, error)
     } finally {
       this.#busy = false
     }
@@ -124,7 +126,7 @@ class ConfiguredApplication implements Applications {
 
 /** Makes the storage directory, and refuses one in which somebody else could exchange files. */
 function prepareStorage(storage: string): void {
-  makePrivateDirectory(storage)
+  if (lstatSync(storage, { throwIfNoEntry: false }) === undefined) makePrivateDirectory(storage)
   const own = lstatSync(storage)
   if (own.isSymbolicLink()) throw unsafe(storage, "a directory", "a symbolic link")
   if (!own.isDirectory()) throw unsafe(storage, "a directory", "something else")
@@ -158,4 +160,10 @@ function modeOf(stat: Stats): string {
 
 function unsafe(at: string, expected: string, found: string): AgentError<"ERR_APPLICATION_STORAGE"> {
   return new AgentError("ERR_APPLICATION_STORAGE", { at, expected, found })
+}
+
+/** What the system says about a file that could not be written. The content is not repeated. */
+function ioError(at: string, cause: unknown): AgentError<"ERR_IO"> {
+  const found = cause instanceof Error && "code" in cause ? String(cause.code) : "an error"
+  return new AgentError("ERR_IO", { at, found, cause })
 }

@@ -18,9 +18,11 @@ import { parseSnapshot } from "../policy/snapshot.ts"
 import { AttestationKey } from "./attestation-key.ts"
 import { detectCloud } from "./cloud.ts"
 import { parseAgentConfig } from "./config.ts"
+import { Counters } from "./hash-protocol.ts"
 import { createLog } from "./log.ts"
 import { createSnapshots, type Snapshots } from "./snapshot.ts"
 import { describeMachine } from "./snapshot-reference.ts"
+import { hashTree } from "./tree-hasher.ts"
 
 const sha256 = (content: string | Uint8Array) => createHash("sha256").update(content).digest("hex")
 
@@ -129,6 +131,15 @@ describe("a snapshot", () => {
     ])
     const hashes = await hashesOf(make({ devices: { ...fakeDevices(), ima } }))
     expect(hashes.get(join(root, "file"))).toBe(createHash("sha512").update("content").digest("hex"))
+  })
+
+  test("of a kernel whose hash is not known here is refused", async () => {
+    const digest = new Uint8Array(32)
+    const ima = fakeMeasurementList([
+      { template: "ima-ng", algorithm: "streebog256", digest, path: "/usr/bin/one" },
+    ])
+    const snapshots = make({ devices: { ...fakeDevices(), ima } })
+    await expect(finish(snapshots)).rejects.toMatchObject({ code: "ERR_UNSUPPORTED" })
   })
 
   test("names a file once where it is measured too, and twice where its content changed since", async () => {
@@ -261,6 +272,14 @@ describe("the agent's one snapshot", () => {
     expect(snapshots.takeFailure()).toBeNull()
     truncateSync(join(root, "huge"), 1)
     expect((await hashesOf(snapshots)).get(join(root, "huge"))).toBe(sha256("\0"))
+  })
+
+  test("ends its walk with a code when it is cancelled", async () => {
+    mkdirSync(join(root, "directory"))
+    const counters = new Counters()
+    counters.cancel()
+    const tree = { root, exclude: [], algorithm: "sha256", known: [], counters, onBlock: () => undefined }
+    await expect(hashTree(tree)).rejects.toMatchObject({ code: "ERR_SNAPSHOT_CANCELLED" })
   })
 
   test("is read as often as wanted until it is cleared, also by a reader that began before", async () => {

@@ -31,6 +31,7 @@ const ROOT = join(import.meta.dir, "..", "..")
 const CACHE = join(ROOT, ".cache")
 const KEPT = join(CACHE, "e2e")
 const IMA_POLICY = join(ROOT, "deb", "root", "usr", "share", "cosmian_vm", "ima-policy")
+const AGENT = "/usr/sbin/cosmian_vm"
 const NEW_TOOL = "/usr/local/bin/brought-along"
 const TOKEN = Buffer.from(crypto.getRandomValues(new Uint8Array(24))).toString("base64url")
 
@@ -158,6 +159,15 @@ async function refusedWithoutToken(scene: Scene): Promise<void> {
 async function takeSnapshot(scene: Scene): Promise<void> {
   const options = ["snapshot", "-o", snapshotFile(scene), ...trust(scene), "--token-file", tokenFile(scene)]
   expectExit(await cli(scene, options), EXIT.ok)
+  const snapshot: unknown = JSON.parse(readFileSync(snapshotFile(scene), "utf8"))
+  // The unit's sandbox must not hide anything from the agent.
+  expectEqual("unreadable files", memberOf(snapshot, "unreadable"), [])
+  const files = memberOf(snapshot, "filehashes")
+  const pair = Array.isArray(files)
+    ? files.find((entry: unknown) => memberOf(entry, "0") === AGENT)
+    : undefined
+  const digest = (await scene.guest.mustShell(`sha256sum < ${AGENT}`)).split(" ")[0]
+  expectEqual(`hash of ${AGENT}`, memberOf(pair, "1"), digest)
 }
 
 /** Verifies against the snapshot, and returns the verdict. */
@@ -168,7 +178,9 @@ async function verified(scene: Scene, exit: number, options: readonly string[] =
     ...options,
   ])
   expectExit(result, exit)
-  return claimsOf(result.stdout)
+  const verdict: unknown = JSON.parse(result.stdout)
+  expectEqual("simulated", memberOf(verdict, "simulated"), true)
+  return claimsOf(verdict)
 }
 
 async function withoutTrustRoot(scene: Scene): Promise<void> {
@@ -246,9 +258,9 @@ type Claims = readonly {
 }[]
 
 /** The claims of a verdict in JSON. The test reads its own program's output: a wrong shape ends the step. */
-function claimsOf(text: string): Claims {
-  const claims = memberOf(JSON.parse(text), "claims")
-  if (!Array.isArray(claims)) throw new Error(`not a verdict: ${text.slice(0, 200)}`)
+function claimsOf(verdict: unknown): Claims {
+  const claims = memberOf(verdict, "claims")
+  if (!Array.isArray(claims)) throw new Error("the verdict has no claims")
   return claims.map((claim: unknown) => {
     const findings = memberOf(claim, "findings")
     return {
