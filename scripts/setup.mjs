@@ -42,6 +42,7 @@ const GUEST = [
   ["qemu-system-x86", "runs the guest"],
   ["qemu-utils", "makes the guest's disk overlay"],
   ["mmdebstrap", "makes the guest's file system"],
+  ["gpg", "names the key that the guest's packages are signed with"],
   ["e2fsprogs", "makes the guest's disk"],
   ["swtpm-tools", "makes the guest's TPM with its certificates"],
   ["openssh-client", "runs commands in the guest"],
