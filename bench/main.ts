@@ -41,6 +41,26 @@ function table(rows: readonly string[][]): string {
     .join("\n")
 }
 
+/**
+ * Runs one module in a process of its own: what an earlier one compiled or allocated must not be measured (a child's
+ * peak memory begins with that of the process that started it).
+ */
+function runModule(name: string): BenchResult[] {
+  const command = [process.execPath, import.meta.path, "--module", name]
+  const child = Bun.spawnSync(command, { stdin: "ignore", stdout: "pipe", stderr: "inherit" })
+  if (child.exitCode !== 0) throw new Error(`exit code ${child.exitCode}`)
+  const results: unknown = JSON.parse(child.stdout.toString().trim().split("\n").at(-1) ?? "")
+  if (!Array.isArray(results)) throw new Error("no results")
+  return results
+}
+
+if (process.argv[2] === "--module") {
+  const module: unknown = await import(join(import.meta.dir, `${process.argv[3]}.ts`))
+  if (!isModule(module)) throw new Error("exports no run()")
+  console.log(JSON.stringify(await module.run()))
+  process.exit(0)
+}
+
 const wanted = process.argv.slice(2)
 const names = readdirSync(import.meta.dir)
   .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts") && !NO_BENCHMARKS.includes(file))
@@ -54,9 +74,7 @@ let failed = 0
 for (const name of names) {
   console.error(`running ${name} …`)
   try {
-    const module: unknown = await import(join(import.meta.dir, `${name}.ts`))
-    if (!isModule(module)) throw new Error("exports no run()")
-    const results = await module.run()
+    const results = runModule(name)
     failed += results.filter((result) => result.met === false).length
     rows.push(...results.map(row))
   } catch (error) {
