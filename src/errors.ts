@@ -273,11 +273,6 @@ export class VerifyError<C extends ErrorCode = ErrorCode> extends CodedError<C> 
   override readonly name = "VerifyError"
 }
 
-/** Verified evidence that policy or reference values do not accept. Made by `policy/`. */
-export class AppraisalError<C extends ErrorCode = ErrorCode> extends CodedError<C> {
-  override readonly name = "AppraisalError"
-}
-
 /** Vendor collateral that is missing, stale or unusable. Thrown by `endorsements/`. */
 export class EndorsementError<C extends ErrorCode = ErrorCode> extends CodedError<C> {
   override readonly name = "EndorsementError"
