@@ -27,7 +27,6 @@ interface CatalogueEntry {
 /** Every error code, with its title and its failure class. */
 export const CATALOGUE = {
   // Command line, configuration, operation
-  ERR_USAGE: { title: "the command line is not understood", exit: "usage" },
   ERR_INTERNAL: { title: "internal error", exit: "operational" },
   ERR_IO: { title: "a file or device could not be read or written", exit: "operational" },
 
