@@ -283,9 +283,11 @@ describe("writes", () => {
       expect([written.length, snapshots.started]).toEqual([0, 0])
     })
 
-  test("without [app]: 400", async () => {
-    const { app } = make("[auth]\nopen_writes = true\n", fakeDevices(), false)
-    expect(await refusal(await app.request("/app/init", init()))).toEqual([400, "ERR_NO_APPLICATION"])
+  test("without [app]: 400, with and without credentials configured", async () => {
+    for (const auth of ["[auth]\nopen_writes = true\n", ""]) {
+      const { app } = make(auth, fakeDevices(), false)
+      expect(await refusal(await app.request("/app/init", init()))).toEqual([400, "ERR_NO_APPLICATION"])
+    }
   })
 
   test("a body that is not understood: 400, and nothing of it in answer or log", async () => {

@@ -13,22 +13,23 @@ export function applicationRoutes(app: AgentApp, context: RouteContext): void {
   const { config } = context
 
   app.post("/app/init", async (c) => {
-    requireWriter(c.req.raw.headers, config.auth)
     const apps = requireApplications(context.apps)
+    requireWriter(c.req.raw.headers, config.auth)
     c.env?.allowSeconds?.(SERVICE_SECONDS)
     await apps.init(contentOf(await c.req.text()))
     return c.json(null)
   })
 
   app.post("/app/restart", async (c) => {
-    requireWriter(c.req.raw.headers, config.auth)
     const apps = requireApplications(context.apps)
+    requireWriter(c.req.raw.headers, config.auth)
     c.env?.allowSeconds?.(SERVICE_SECONDS)
     await apps.restart()
     return c.json(null)
   })
 }
 
+/** Asked first, as clients of Cosmian VM 1.3 expect; `/v1/info` tells everybody the same. */
 function requireApplications(apps: Applications | null): Applications {
   if (apps !== null) return apps
   throw new AgentError("ERR_NO_APPLICATION", {
