@@ -12,7 +12,8 @@ import {
 import { parseSnpReport } from "../formats/snp/report.ts"
 import { parseAttest } from "../formats/tpm/attest.ts"
 import type { Devices } from "../native/ports.ts"
-import type { ImaReference, Snapshot, TeePolicy, TpmPolicy, TpmReference } from "../policy/snapshot.ts"
+import type { ImaReference, Snapshot, TpmPolicy, TpmReference } from "../policy/snapshot.ts"
+import { sevPolicyOf } from "../policy/tee.ts"
 import type { AttestationKey } from "./attestation-key.ts"
 
 /** What a snapshot says beside the digests of the file system. */
@@ -35,7 +36,9 @@ export async function describeMachine(
   cloud: Snapshot["cloud_type"],
 ): Promise<SnapshotDescription> {
   const tee_policy =
-    devices.tee === null ? null : sevPolicyOf((await devices.tee.getReport(new Uint8Array(64))).report)
+    devices.tee === null
+      ? null
+      : { Sev: sevPolicyOf(parseSnpReport((await devices.tee.getReport(new Uint8Array(64))).report)) }
   const tpm = await describeTpm(devices, key)
   const list = devices.ima === null ? null : parseMeasurementList(await devices.ima.readBinary())
   const hash_algorithm = fileHashOf(list)
@@ -46,25 +49,6 @@ export async function describeMachine(
     ima_reference: list === null ? null : imaReferenceOf(list),
     hash_algorithm,
     measured: devices.tpm === null ? null : list === null ? [] : measuredFiles(list, hash_algorithm),
-  }
-}
-
-function sevPolicyOf(bytes: Uint8Array): TeePolicy {
-  const report = parseSnpReport(bytes)
-  return {
-    Sev: {
-      measurement: toHex(report.measurement),
-      // Belongs to one nonce and is no reference value.
-      report_data: null,
-      family_id: toHex(report.familyId),
-      image_id: toHex(report.imageId),
-      guest_svn: report.guestSvn,
-      id_key_digest: toHex(report.idKeyDigest),
-      author_key_digest: toHex(report.authorKeyDigest),
-      policy: Number(report.policy),
-      report_id: toHex(report.reportId),
-      report_id_ma: toHex(report.reportIdMa),
-    },
   }
 }
 

@@ -33,21 +33,7 @@ export function teeReferenceOf(attestation: Verified<SnpAttestation>): {
 } {
   const { report, product, reportedTcb, committedTcb, launchTcb } = attestation
   return {
-    tee_policy: {
-      Sev: {
-        measurement: toHex(report.measurement),
-        // Belongs to one nonce: never a reference value.
-        report_data: null,
-        family_id: toHex(report.familyId),
-        image_id: toHex(report.imageId),
-        guest_svn: report.guestSvn,
-        id_key_digest: toHex(report.idKeyDigest),
-        author_key_digest: toHex(report.authorKeyDigest),
-        policy: Number(report.policy),
-        report_id: toHex(report.reportId),
-        report_id_ma: toHex(report.reportIdMa),
-      },
-    },
+    tee_policy: { Sev: sevPolicyOf(report) },
     tee_reference: {
       product,
       vmpl: report.vmpl,
@@ -57,6 +43,23 @@ export function teeReferenceOf(attestation: Verified<SnpAttestation>): {
       committed_tcb: { ...committedTcb },
       launch_tcb: { ...launchTcb },
     },
+  }
+}
+
+/** What a report says, as the predecessor's snapshots hold it. The caller answers for where the report comes from. */
+export function sevPolicyOf(report: SnpReport): SevPolicy {
+  return {
+    measurement: toHex(report.measurement),
+    // Belongs to one nonce: never a reference value.
+    report_data: null,
+    family_id: toHex(report.familyId),
+    image_id: toHex(report.imageId),
+    guest_svn: report.guestSvn,
+    id_key_digest: toHex(report.idKeyDigest),
+    author_key_digest: toHex(report.authorKeyDigest),
+    policy: Number(report.policy),
+    report_id: toHex(report.reportId),
+    report_id_ma: toHex(report.reportIdMa),
   }
 }
 
