@@ -112,8 +112,23 @@ describe("settling", () => {
 describe("standalone", () => {
   const mark = () => JSON.parse(readFileSync(join(directory, "mark"), "utf8"))
   /** What is left of an ended process until somebody asks for it does not count. */
-  const isAlive = (pid: number) =>
-    existsSync(`/proc/${pid}/stat`) && !readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z ")
+  const isAlive = (pid: number) => {
+    try {
+      return !readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z ")
+    } catch {
+      // No such process any more.
+      return false
+    }
+  }
+
+  /** The process number that a program writes into a file, once it is there. */
+  async function childOf(file: string): Promise<number> {
+    for (;;) {
+      const text = existsSync(file) ? readFileSync(file, "utf8") : ""
+      if (text.endsWith("\n")) return Number(text)
+      await Bun.sleep(5)
+    }
+  }
 
   /** A program of that name in the directory; the process that manages it. */
   function program(name: string, script: string): StandaloneProcess {
@@ -126,9 +141,7 @@ describe("standalone", () => {
     const app = program("app", `sleep 300 & echo $! > ${directory}/child; wait`)
     await app.restart("app")
     expect(app.isRunning()).toBe(true)
-    while (!(await Bun.file(join(directory, "child")).exists())) await Bun.sleep(5)
-    await Bun.sleep(20)
-    const child = Number(readFileSync(join(directory, "child"), "utf8"))
+    const child = await childOf(join(directory, "child"))
     expect(isAlive(child)).toBe(true)
     await app.stop()
     expect(app.isRunning()).toBe(false)
