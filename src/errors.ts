@@ -110,6 +110,7 @@ export const CATALOGUE = {
   ERR_TPM_PCR_SELECTION: { title: "the quote covers other PCRs than asked for", exit: "tpm" },
   ERR_TPM_PCR_DIGEST: { title: "the PCR values are not those that the TPM signed", exit: "tpm" },
   ERR_TPM_AK_CHANGED: { title: "the quote is by another TPM key than the snapshot's", exit: "tpm" },
+  ERR_TPM_INCOMPLETE: { title: "a part of the TPM's evidence is missing", exit: "tpm" },
   ERR_TPM_ROLLED_BACK: { title: "the TPM's boot counter is lower than the snapshot's", exit: "tpm" },
   ERR_TPM_CLOCK_UNSAFE: { title: "the TPM was not shut down in order before this boot", exit: "reboot" },
   ERR_TPM_REFERENCE_ABSENT: { title: "the snapshot holds no reference values for this check", exit: "tpm" },
@@ -194,6 +195,86 @@ export const CATALOGUE = {
   ERR_TEE_GUEST_SVN: { title: "the guest's security version is lower", exit: "tee" },
   ERR_TCB_BELOW: { title: "a TCB component is below the reference", exit: "tcb" },
   ERR_TCB_REFERENCE: { title: "the snapshot holds no TCB to compare with", exit: "tcb" },
+
+  // Revocation lists
+  ERR_CRL_ISSUER: { title: "the revocation list is another authority's", exit: "tee" },
+  ERR_CRL_SIGNATURE: { title: "the revocation list's signature does not verify", exit: "tee" },
+  ERR_CRL_ALGORITHM: { title: "the revocation list's key or signature is of another kind", exit: "tee" },
+  ERR_CRL_EXTENSION: { title: "the revocation list is not complete, or not understood", exit: "tee" },
+  ERR_CRL_EXPIRED: { title: "the revocation list has expired", exit: "tee" },
+  ERR_CRL_NOT_YET_VALID: { title: "the revocation list is not valid yet", exit: "tee" },
+  ERR_CERT_REVOKED: { title: "the certificate is revoked", exit: "tee" },
+  ERR_REVOCATION_NOT_CHECKED: { title: "there is no revocation list to check against", exit: "tee" },
+
+  // Intel TDX and SGX: quotes, collateral, event log, appraisal
+  ERR_QUOTE_VENDOR: { title: "the quote is not by Intel's quoting enclave", exit: "tee" },
+  ERR_QUOTE_SIGNATURE: { title: "the quote's signature does not verify", exit: "tee" },
+  ERR_QE_REPORT_SIGNATURE: {
+    title: "the quoting enclave's report is not signed by the platform's key",
+    exit: "tee",
+  },
+  ERR_QE_BINDING: {
+    title: "the quoting enclave does not vouch for the key that signed the quote",
+    exit: "tee",
+  },
+  ERR_QE_IDENTITY: { title: "the quoting enclave is not the one that Intel names", exit: "tee" },
+  ERR_PCK_MISSING: { title: "the quote does not hold the platform's certificate", exit: "tee" },
+  ERR_INTEL_TRUST_ROOT: { title: "the file is not an Intel SGX root certificate", exit: "usage" },
+  ERR_COLLATERAL_MISSING: { title: "a document of Intel's that the check needs is missing", exit: "tee" },
+  ERR_COLLATERAL_SIGNATURE: { title: "the signature of a document of Intel's does not verify", exit: "tee" },
+  ERR_COLLATERAL_EXPIRED: { title: "a document of Intel's has expired", exit: "tee" },
+  ERR_COLLATERAL_NOT_YET_VALID: { title: "a document of Intel's is not valid yet", exit: "tee" },
+  ERR_COLLATERAL_PLATFORM: { title: "a document of Intel's is for another kind of platform", exit: "tee" },
+  ERR_TDX_MODULE: { title: "the TDX module is not one that Intel names", exit: "tee" },
+  ERR_TCB_NO_LEVEL: { title: "the TCB is below every level that Intel names", exit: "tcb" },
+  ERR_TCB_STATUS: { title: "the TCB status is not accepted", exit: "tcb" },
+  ERR_TCB_NOT_EVALUATED: { title: "the TCB status is not known", exit: "tcb" },
+  ERR_TCB_EVALUATION: { title: "the TCB was judged by documents that are too old", exit: "tcb" },
+  ERR_TDX_ATTRIBUTES: { title: "the TD's attributes differ", exit: "tee" },
+  ERR_TDX_XFAM: { title: "the TD may use other processor features", exit: "tee" },
+  ERR_TDX_SEAM: { title: "the TDX module differs", exit: "tee" },
+  ERR_TDX_CONFIGURATION: { title: "the TD's configuration or owner differs", exit: "tee" },
+  ERR_TDX_RTMR: { title: "a runtime measurement register differs", exit: "tee" },
+  ERR_SGX_SIGNER: { title: "the enclave is another signer's or another product", exit: "tee" },
+  ERR_EVENT_DIGEST: { title: "an event's digest is not that of its data", exit: "boot" },
+  ERR_EVENT_REGISTER: { title: "an event names a register that does not exist", exit: "boot" },
+  ERR_RTMR_REPLAY: { title: "the event log does not give the measurement registers", exit: "boot" },
+
+  // Azure: HCL report, runtime claims, metadata service
+  ERR_HCL_SIGNATURE: { title: "the data is not an HCL report", exit: "tee" },
+  ERR_HCL_REPORT_TYPE: { title: "the HCL report holds a hardware report of another type", exit: "tee" },
+  ERR_AZURE_HARDWARE_REPORT: {
+    title: "the verified hardware report is not the one of the HCL report",
+    exit: "binding",
+  },
+  ERR_AZURE_RUNTIME_DATA: {
+    title: "the hardware report does not vouch for the runtime claims",
+    exit: "binding",
+  },
+  ERR_AZURE_USER_DATA: { title: "the runtime claims were not made for this verification", exit: "binding" },
+  ERR_AZURE_AK: { title: "the attestation key is not the one of the runtime claims", exit: "binding" },
+  ERR_AZURE_DEVICE: { title: "Azure's virtual TPM did not give an HCL report", exit: "operational" },
+  ERR_IMDS: { title: "the metadata service did not answer as expected", exit: "operational" },
+
+  // Attestation policies, expected launch measurement
+  ERR_POLICY: { title: "the policy is not understood", exit: "usage" },
+  ERR_POLICY_PLATFORM: { title: "the policy says nothing about this kind of evidence", exit: "tee" },
+  ERR_POLICY_PCRS: { title: "the quote does not cover what the policy expects of the PCRs", exit: "boot" },
+  ERR_TEE_REPORT_DATA: { title: "the report data differ", exit: "tee" },
+  ERR_TEE_REPORT_ID: { title: "the report's identifier differs", exit: "tee" },
+  ERR_TEE_CHIP: { title: "the processor is not one of those that the policy allows", exit: "tee" },
+  ERR_TCB_FIRMWARE: { title: "the platform's firmware is older than the policy allows", exit: "tcb" },
+  ERR_TCB_PROVISIONAL: { title: "the platform's firmware is not committed", exit: "tcb" },
+  ERR_KERNEL_HASHES: { title: "the firmware has no place for the kernel's hashes", exit: "usage" },
+
+  // Collateral: vendors' services, cache
+  ERR_COLLATERAL_UNREACHABLE: { title: "the vendor's service does not answer", exit: "operational" },
+  ERR_COLLATERAL_RATE_LIMITED: { title: "the vendor's service wants fewer requests", exit: "operational" },
+  ERR_COLLATERAL_NOT_FOUND: { title: "the vendor's service has no such document", exit: "operational" },
+  ERR_COLLATERAL_REFUSED: { title: "the vendor's service refused the request", exit: "operational" },
+  ERR_COLLATERAL_CONTENT: { title: "the document is not the one that was asked for", exit: "operational" },
+  ERR_COLLATERAL_OFFLINE: { title: "a document is not at hand, and may not be fetched", exit: "operational" },
+  ERR_COLLATERAL_UNKNOWN: { title: "it cannot be told which documents are needed", exit: "operational" },
 
   // SEV-SNP: devices
   ERR_SNP_DEVICE: {

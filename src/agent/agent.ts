@@ -41,7 +41,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
   })
   if (isKeyExposed(config)) log.warn("others may read the TLS key", { file: config.privateKey })
   if (identity.notAfter < now()) log.warn("the TLS certificate has expired", { file: config.certificate })
-  const key = devices.tpm === null ? null : new AttestationKey(devices.tpm)
+  const key = devices.tpm === null ? null : new AttestationKey(devices.tpm, devices.akHandle ?? null)
   await prepareKeys(key, log)
   const apps = applicationsOf(config, log)
   await recover(apps, log)

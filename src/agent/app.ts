@@ -65,7 +65,7 @@ export function createAgentApp(dependencies: AgentDependencies): AgentApp {
   const queue = dependencies.queue ?? new FairQueue(config.limits)
   const context: RouteContext = {
     ...dependencies,
-    key: devices.tpm === null ? null : new AttestationKey(devices.tpm),
+    key: devices.tpm === null ? null : new AttestationKey(devices.tpm, devices.akHandle ?? null),
     inTurn: (environment, signal, task) => {
       environment?.allowSeconds?.(2 * DEVICE_SECONDS)
       return queue.run(

@@ -13,6 +13,8 @@ export interface AttestationKeyInfo {
   readonly akPublic: Uint8Array
   /** TPM Name of the AK. */
   readonly akName: Uint8Array
+  /** Where the platform put it; null for the key that the agent made. */
+  readonly akHandle: number | null
   /** DER; null where the TPM holds none. */
   readonly ekCertificate: Uint8Array | null
 }
@@ -20,10 +22,13 @@ export interface AttestationKeyInfo {
 /** The TPM's keys, made on first use and remembered: they do not change while the machine runs. */
 export class AttestationKey {
   readonly #tpm: Tpm
+  readonly #handle: number | null
   #known: Promise<AttestationKeyInfo> | null = null
 
-  constructor(tpm: Tpm) {
+  /** @param handle of a key that the platform put into the TPM; null: the agent's own is used, and made where there is none. */
+  constructor(tpm: Tpm, handle: number | null = null) {
     this.#tpm = tpm
+    this.#handle = handle
   }
 
   /** @throws NativeError from the TPM; the next call tries again. */
@@ -38,14 +43,35 @@ export class AttestationKey {
   }
 
   async #read(): Promise<AttestationKeyInfo> {
-    const { akPublic } = await this.#tpm.ensureKeys()
+    const akPublic = await this.#akPublic()
     const nv = await this.#tpm.readNv(EK_CERTIFICATE_P256)
     return {
       akPublic,
       akName: tpmName(parsePublic(akPublic)),
+      akHandle: this.#handle,
       ekCertificate: nv === null ? null : certificateIn(nv),
     }
   }
+
+  async #akPublic(): Promise<Uint8Array> {
+    if (this.#handle === null) return (await this.#tpm.ensureKeys()).akPublic
+    const akPublic = await this.#tpm.readPublic(this.#handle)
+    if (akPublic !== null) return akPublic
+    throw new AgentError("ERR_NO_TPM", {
+      at: `TPM handle 0x${this.#handle.toString(16)}`,
+      expected: "the platform's attestation key",
+      found: "no key",
+    })
+  }
+}
+
+/** The request of a quote by this key. */
+export function quoteRequest(
+  ak: AttestationKeyInfo,
+  pcrs: readonly number[],
+  qualifyingData: Uint8Array,
+): Parameters<Tpm["quote"]>[0] {
+  return { pcrs, qualifyingData, ...(ak.akHandle === null ? {} : { keyHandle: ak.akHandle }) }
 }
 
 /** The DER certificate at the beginning of an NV index: makers fill the rest of the index. Null where there is none. */

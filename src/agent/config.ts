@@ -3,7 +3,7 @@ import { isAbsolute, join, normalize } from "node:path"
 import { parse, TomlError } from "smol-toml"
 import { UsageError } from "../errors.ts"
 import { fromHex } from "../formats/hex.ts"
-import { lineOfKey } from "./toml-place.ts"
+import { lineOfKey } from "../formats/toml-place.ts"
 
 /** Where relative paths of the configuration start, and where the agent keeps its own files. */
 export const STATE_DIRECTORY = "/var/lib/cosmian_vm"

@@ -1,14 +1,17 @@
+import { AgentError } from "../errors.ts"
 import {
+  committedBytes,
   EVIDENCE_PCRS,
   type Evidence,
   evidenceQualifyingData,
   evidenceReportData,
   type ImaEvidence,
+  type TeeEvidence,
   type TpmEvidence,
 } from "../formats/evidence.ts"
 import { parseMeasurementList } from "../formats/ima/measurement-list.ts"
-import type { Devices, MeasurementListSource, Tpm } from "../native/ports.ts"
-import type { AttestationKey, AttestationKeyInfo } from "./attestation-key.ts"
+import type { AnyReport, AzureReport, Devices, MeasurementListSource, Tpm } from "../native/ports.ts"
+import { type AttestationKey, type AttestationKeyInfo, quoteRequest } from "./attestation-key.ts"
 import type { TlsIdentity } from "./identity.ts"
 
 export interface EvidenceSources {
@@ -21,7 +24,7 @@ export interface EvidenceSources {
  * Collects version 1 of the evidence. The order is part of the format: the report commits to the AK and the TLS key, the
  * quote commits to the report, and the measurement list is read after the quote, so that it holds at least what the TPM saw.
  * @param nonce 32 bytes. @param imaFrom first entry wanted of the measurement list.
- * @throws NativeError of the device that failed.
+ * @throws NativeError of the device that failed; AgentError ERR_NO_TEE where Azure gives no quote for a trust domain.
  */
 export async function collectEvidence(
   { devices, identity, key }: EvidenceSources,
@@ -30,25 +33,54 @@ export async function collectEvidence(
 ): Promise<Evidence> {
   const ak = key === null ? null : await key.info()
   const reportData = evidenceReportData(nonce, identity.spki, ak?.akName ?? null)
-  const tee = devices.tee === null ? null : await devices.tee.getReport(reportData)
-  const qualifyingData = evidenceQualifyingData(nonce, identity.spki, tee?.report ?? null)
+  const tee = devices.tee === null ? null : teeEvidenceOf(await devices.tee.getReport(reportData))
+  const committed = tee === null ? null : committedBytes(tee)
+  const qualifyingData = evidenceQualifyingData(nonce, identity.spki, committed)
   const tpm = devices.tpm === null || ak === null ? null : await quote(devices.tpm, ak, qualifyingData)
   const ima = devices.ima === null ? null : await readList(devices.ima, imaFrom)
-  return {
-    tee: tee && { kind: tee.kind, report: tee.report, certificates: tee.certificates.map(({ der }) => der) },
-    tpm,
-    ima,
+  return { tee, tpm, ima }
+}
+
+/** What a device gave, as evidence holds it. @throws AgentError ERR_NO_TEE */
+export function teeEvidenceOf(given: AnyReport): TeeEvidence {
+  switch (given.kind) {
+    case "sev-snp":
+      return {
+        kind: given.kind,
+        report: given.report,
+        certificates: given.certificates.map(({ der }) => der),
+      }
+    case "tdx":
+      return { kind: given.kind, quote: given.quote }
+    case "azure-snp":
+      return {
+        kind: given.kind,
+        hcl: given.hclReport,
+        certificates: given.certificates.map(({ der }) => der),
+      }
+    case "azure-tdx":
+      return { kind: given.kind, hcl: given.hclReport, quote: tdQuoteOf(given) }
   }
 }
 
+/** The quote of a trust domain on Azure. @throws AgentError ERR_NO_TEE */
+export function tdQuoteOf({ tdQuote }: AzureReport): Uint8Array {
+  if (tdQuote !== null) return tdQuote
+  throw new AgentError("ERR_NO_TEE", {
+    at: "Azure's metadata service",
+    expected: "a TDX quote",
+    found: "none",
+  })
+}
+
 async function quote(tpm: Tpm, ak: AttestationKeyInfo, qualifyingData: Uint8Array): Promise<TpmEvidence> {
-  const { attest, signature, pcrValues } = await tpm.quote({ pcrs: EVIDENCE_PCRS, qualifyingData })
+  const { attest, signature, pcrValues } = await tpm.quote(quoteRequest(ak, EVIDENCE_PCRS, qualifyingData))
   return {
     quote: attest,
     signature,
     akPublic: ak.akPublic,
     pcrs: pcrValues,
-    // The AK is made on this machine: nobody has certified it.
+    // Made on this machine, or named by Azure's paravisor: in either case a certificate says nothing that is rested on.
     akCertificate: null,
     ekCertificate: ak.ekCertificate,
   }

@@ -1,5 +1,6 @@
 import { getHashes } from "node:crypto"
 import { AgentError } from "../errors.ts"
+import { parseHclEnvelope } from "../formats/azure/hcl.ts"
 import { EVIDENCE_PCRS } from "../formats/evidence.ts"
 import { toHex } from "../formats/hex.ts"
 import {
@@ -10,11 +11,14 @@ import {
   parseMeasurementList,
 } from "../formats/ima/measurement-list.ts"
 import { parseSnpReport } from "../formats/snp/report.ts"
+import { parseTdxQuote } from "../formats/tdx/quote.ts"
 import { parseAttest } from "../formats/tpm/attest.ts"
 import type { Devices } from "../native/ports.ts"
-import type { ImaReference, Snapshot, TpmPolicy, TpmReference } from "../policy/snapshot.ts"
+import type { ImaReference, Snapshot, TeePolicy, TpmPolicy, TpmReference } from "../policy/snapshot.ts"
+import { tdxPolicyOf } from "../policy/tdx.ts"
 import { sevPolicyOf } from "../policy/tee.ts"
-import type { AttestationKey } from "./attestation-key.ts"
+import { type AttestationKey, quoteRequest } from "./attestation-key.ts"
+import { teeEvidenceOf } from "./evidence.ts"
 
 /** What a snapshot says beside the digests of the file system. */
 export interface SnapshotDescription
@@ -35,10 +39,7 @@ export async function describeMachine(
   key: AttestationKey | null,
   cloud: Snapshot["cloud_type"],
 ): Promise<SnapshotDescription> {
-  const tee_policy =
-    devices.tee === null
-      ? null
-      : { Sev: sevPolicyOf(parseSnpReport((await devices.tee.getReport(new Uint8Array(64))).report)) }
+  const tee_policy = devices.tee === null ? null : await describeTee(devices.tee)
   const tpm = await describeTpm(devices, key)
   const list = devices.ima === null ? null : parseMeasurementList(await devices.ima.readBinary())
   const hash_algorithm = fileHashOf(list)
@@ -52,13 +53,27 @@ export async function describeMachine(
   }
 }
 
+async function describeTee(device: NonNullable<Devices["tee"]>): Promise<TeePolicy> {
+  const tee = teeEvidenceOf(await device.getReport(new Uint8Array(64)))
+  const sev = (report: Uint8Array) => ({ Sev: sevPolicyOf(parseSnpReport(report)) })
+  switch (tee.kind) {
+    case "sev-snp":
+      return sev(tee.report)
+    case "azure-snp":
+      return sev(parseHclEnvelope(tee.hcl).hardwareReport)
+    case "tdx":
+    case "azure-tdx":
+      return { Tdx: tdxPolicyOf(parseTdxQuote(tee.quote)) }
+  }
+}
+
 async function describeTpm(
   { tpm }: Devices,
   key: AttestationKey | null,
 ): Promise<{ tpm_policy: TpmPolicy | null; tpm_reference: TpmReference | null }> {
   if (tpm === null || key === null) return { tpm_policy: null, tpm_reference: null }
-  const { akName } = await key.info()
-  const { attest, pcrValues } = await tpm.quote({ pcrs: EVIDENCE_PCRS, qualifyingData: new Uint8Array(0) })
+  const ak = await key.info()
+  const { attest, pcrValues } = await tpm.quote(quoteRequest(ak, EVIDENCE_PCRS, new Uint8Array(0)))
   const { resetCount, restartCount } = parseAttest(attest)
   const pcrs: Record<string, string> = {}
   for (const [pcr, value] of pcrValues.entries()) {
@@ -67,7 +82,7 @@ async function describeTpm(
   }
   return {
     tpm_policy: { reset_count: resetCount, restart_count: restartCount },
-    tpm_reference: { ak_name: toHex(akName), pcrs, clock: null },
+    tpm_reference: { ak_name: toHex(ak.akName), pcrs, clock: null },
   }
 }
 

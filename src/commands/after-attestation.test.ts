@@ -83,6 +83,12 @@ function options(skip: readonly string[]) {
     quiet: false,
     trustRoots: [],
     skip,
+    collateral: {
+      kdsUrl: "https://kds.invalid",
+      pcsUrl: "https://pcs.invalid",
+      cacheDir: null,
+      offline: true,
+    },
     tokenFile: join(dir, "token"),
   }
 }

@@ -5,6 +5,7 @@ import { startAgent } from "../agent/agent.ts"
 import { type AgentConfig, defaultAgentConfig, parseAgentConfig, STATE_DIRECTORY } from "../agent/config.ts"
 import { createLog, errorFields, type Log } from "../agent/log.ts"
 import { UsageError } from "../errors.ts"
+import { AZURE_VTPM } from "../formats/azure/vtpm.ts"
 import type { Devices } from "../native/ports.ts"
 import { VERSION } from "../version.ts"
 import { meta } from "./command.ts"
@@ -14,6 +15,7 @@ const DEFAULT_CONFIGURATION = "/etc/cosmian_vm/agent.toml"
 /** A configuration larger than this is something else. */
 const MAX_CONFIGURATION_BYTES = 1024 * 1024
 const DEFAULT_TPM = "/dev/tpmrm0"
+const AZURE_PROVIDER = "azure-vtpm"
 
 export interface AgentCommandOptions {
   /** Configuration file; null: the default one, or none for a simulated machine. */
@@ -108,14 +110,28 @@ interface Machine {
 
 /** What this machine has. A TPM that is named in the configuration has to be there. */
 async function realMachine(config: AgentConfig, log: Log): Promise<Machine> {
-  const { openReportDevice } = await import("../native/report-device.ts")
   const { IMA_DIRECTORY, openMeasurementList } = await import("../native/securityfs.ts")
-  const tee = await openReportDevice()
   const tpm = await openConfiguredTpm(config.tpm, log)
+  const tee = await openTee(tpm, log)
   const ima = existsSync(join(IMA_DIRECTORY, "binary_runtime_measurements")) ? openMeasurementList() : null
   log.info("devices", { tee: tee?.provider ?? null, tpm: tpm !== null, ima: ima !== null })
   if (tee === null) log.warn("no TEE: verifiers will find that nothing proves this machine")
-  return { devices: { tee, tpm, ima }, close: async () => tpm?.close() }
+  // Azure's paravisor vouches for one key of its TPM, which is there already.
+  const ak = tee?.provider === AZURE_PROVIDER ? { akHandle: AZURE_VTPM.akHandle } : {}
+  return { devices: { tee, tpm, ima, ...ak }, close: async () => tpm?.close() }
+}
+
+/** A TPM that does not answer hides Azure's reports and no others: the agent goes on without. */
+async function openTee(tpm: Devices["tpm"], log: Log): Promise<Devices["tee"]> {
+  const { openAzureDevice, openTeeDevice } = await import("../native/report-device.ts")
+  const own = await openTeeDevice()
+  if (own !== null || tpm === null) return own
+  try {
+    return await openAzureDevice(tpm)
+  } catch (error) {
+    log.error("the TPM does not say whether it is Azure's", errorFields(error))
+    return null
+  }
 }
 
 async function openConfiguredTpm(tcti: AgentConfig["tpm"], log: Log): Promise<Devices["tpm"]> {

@@ -2,28 +2,29 @@ import { randomBytes } from "node:crypto"
 import { AgentClient } from "../client/agent-client.ts"
 import { probeApplication } from "../client/application-probe.ts"
 import { endpointText, parseAgentUrl, parseApplication } from "../client/endpoint.ts"
-import { AMD_ANCHORS, trustAnchorFromPem } from "../endorsements/amd-roots.ts"
+import type { CollateralSource } from "../endorsements/collateral.ts"
 import { UsageError } from "../errors.ts"
 import { FileHashIndex } from "../policy/file-hashes.ts"
 import { MAX_SNAPSHOT_BYTES, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
 import { CHECKS, type Check } from "../policy/verdict.ts"
 import { type Judgement, judge } from "../policy/verify-vm.ts"
 import { MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
-import type { TrustAnchor } from "../verify/snp.ts"
 import type { ConnectionOptions, TrustOptions } from "./cli.ts"
+import { type CollateralChoice, collateralSourceOf } from "./collateral-source.ts"
+import { endorse } from "./endorse.ts"
 import { parseFile, readInput, readToken } from "./input-files.ts"
 import type { ProgressLine } from "./progress.ts"
-
-const MAX_PEM_BYTES = 64 * 1024
+import { type Anchors, anchorsOf } from "./trust-roots.ts"
 
 /** What the evidence is judged by, read and checked before anything goes over the network. */
 export interface Appraisal {
   readonly reference: Snapshot | null
   readonly whitelist: Whitelist
-  readonly anchors: readonly TrustAnchor[]
+  readonly anchors: Anchors
   /** `host[:port]` as given. */
   readonly applications: readonly string[]
   readonly skip: ReadonlySet<Check>
+  readonly collateral: CollateralChoice
 }
 
 /** Options to what they mean: reads the files that they name. */
@@ -42,14 +43,11 @@ export function appraisalOf(
       whitelist === null
         ? FileHashIndex.EMPTY
         : parseWhitelist(readInput(whitelist, MAX_WHITELIST_BYTES), whitelist),
-    anchors: [...AMD_ANCHORS, ...options.trustRoots.map(anchorIn)],
+    anchors: anchorsOf(options.trustRoots),
     applications,
     skip: new Set(CHECKS.filter((check) => options.skip.includes(check))),
+    collateral: options.collateral,
   }
-}
-
-function anchorIn(file: string): TrustAnchor {
-  return parseFile(file, MAX_PEM_BYTES, (content) => trustAnchorFromPem(new TextDecoder().decode(content)))
 }
 
 /** Connects to the agent, does the work, and closes the connection whatever happens. */
@@ -86,6 +84,12 @@ export async function attest(
   progress.step("asking the VM for evidence")
   const nonce = randomBytes(32)
   const evidence = await client.evidence(nonce)
+  progress.step("looking for the vendor's certificates")
+  const endorsed = await endorse(evidence, sourceOf(appraisal, signal), {
+    revocation: !appraisal.skip.has("revocation"),
+    at: new Date(),
+  })
+  const { intel, ...found } = endorsed
   progress.step("asking the applications")
   const timeoutMs = timeoutOf(options.timeout)
   const applications = await Promise.all(
@@ -97,16 +101,22 @@ export async function attest(
     target: endpointText(parseAgentUrl(options.url)),
     at: new Date(),
     nonce,
-    evidence,
+    ...found,
+    intel: { ...intel, anchors: anchors.intel },
     channel: { spki, authorized, reason, insecureAllowed: options.insecureAllowed },
     whitelist,
-    anchors,
+    anchors: anchors.amd,
     applications,
     skip,
   }
   const judgement = judge({ ...judged, reference: appraisal.reference })
   progress.clear()
   return { ...judgement, against: (reference) => judge({ ...judged, reference }) }
+}
+
+/** A cache that cannot be written to only costs time, so nothing is said about it. */
+function sourceOf({ collateral, anchors }: Appraisal, signal: AbortSignal): CollateralSource {
+  return collateralSourceOf(collateral, anchors.amd, { talk: () => undefined }, signal)
 }
 
 /** @throws UsageError ERR_BAD_VALUE. */

@@ -1,6 +1,7 @@
 import { defineCommand } from "citty"
 import { EXIT } from "../errors.ts"
 import { CHECKS } from "../policy/verdict.ts"
+import { type CollateralChoice, collateralArgs, collateralChoiceOf } from "./collateral-source.ts"
 import { listOf, meta, repeatable } from "./command.ts"
 
 const EXIT_CODES = Object.entries(EXIT)
@@ -43,6 +44,7 @@ const anchorArgs = {
     valueHint: "CHECK",
     description: `leave a check out; the verdict says so. One of ${CHECKS.join(", ")}`,
   }),
+  ...collateralArgs,
 } as const
 
 const tokenArgs = {
@@ -254,6 +256,8 @@ export interface TrustOptions {
   readonly trustRoots: readonly string[]
   /** Names of checks, as given. */
   readonly skip: readonly string[]
+  /** Where vendors' documents come from. */
+  readonly collateral: CollateralChoice
 }
 
 interface ConnectionArgs {
@@ -274,13 +278,24 @@ function connectionOf(args: ConnectionArgs): ConnectionOptions {
   }
 }
 
-function trustOf(args: { "trust-root": unknown; skip: unknown }): TrustOptions {
-  return { trustRoots: listOf(args["trust-root"]), skip: listOf(args.skip) }
-}
-
-interface AppArgs extends ConnectionArgs {
+interface TrustArgs {
   "trust-root": unknown
   skip: unknown
+  "kds-url": string
+  "pcs-url": string
+  "cache-dir": string | undefined
+  offline: boolean | undefined
+}
+
+function trustOf(args: TrustArgs): TrustOptions {
+  return {
+    trustRoots: listOf(args["trust-root"]),
+    skip: listOf(args.skip),
+    collateral: collateralChoiceOf(args),
+  }
+}
+
+interface AppArgs extends ConnectionArgs, TrustArgs {
   snapshot: string | undefined
   "token-file": string | undefined
 }

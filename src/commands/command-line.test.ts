@@ -149,3 +149,10 @@ for (const [code, place, hint, argv] of FAULTS)
     expect([error.code, error.at, error.exitCode]).toEqual([code, place, 2])
     if (hint !== null) expect(error.hint).toContain(hint)
   })
+
+test("underscores in a long option's name are hyphens", async () => {
+  expect(await args("verify", "-s", "f", "--allow_insecure_tls")).toMatchObject({
+    "allow-insecure-tls": true,
+  })
+  expect((await errorOf("verify", "-s", "f", "--allow_insecure_tsl")).code).toBe("ERR_UNKNOWN_OPTION")
+})

@@ -182,9 +182,11 @@ interface Option {
   readonly def: ArgDef
 }
 
+/** `--trust_root` is `--trust-root`: other tools of the field write their options in this way. */
 function find(args: ArgsDef, flag: string): Option | null {
+  const hyphened = flag.startsWith("--") ? flag.replaceAll("_", "-") : flag
   for (const [name, def] of Object.entries(args))
-    if (def.type !== "positional" && flagsOf(name, def).includes(flag)) return { name, def }
+    if (def.type !== "positional" && flagsOf(name, def).includes(hyphened)) return { name, def }
   return null
 }
 

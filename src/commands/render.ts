@@ -10,6 +10,7 @@ const SHOWN_FINDINGS = 20
 const NAMES: Readonly<Record<Check, string>> = {
   channel: "TLS channel",
   tee: "TEE hardware",
+  revocation: "revocation of the TEE's certificates",
   tcb: "TCB versions",
   binding: "binding to this connection",
   tpm: "TPM",

@@ -3,8 +3,8 @@ import { CodedError } from "../errors.ts"
 import { printable, textToPath } from "../formats/path-text.ts"
 import { type FileHashes, FileHashIndexBuilder, indexFileHashes } from "../policy/file-hashes.ts"
 import { imaReferenceOf } from "../policy/ima.ts"
+import { referenceOfTee } from "../policy/prove-tee.ts"
 import { encodeSnapshot, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
-import { teeReferenceOf } from "../policy/tee.ts"
 import { tpmReferenceOf } from "../policy/tpm.ts"
 import type { Verdict } from "../policy/verdict.ts"
 import type { Judgement } from "../policy/verify-vm.ts"
@@ -90,7 +90,7 @@ export function withVerified(
     tee_reference: null,
     tpm_policy: null,
     tpm_reference: null,
-    ...(tee === null ? {} : teeReferenceOf(tee)),
+    ...(tee === null ? {} : referenceOfTee(tee)),
     ...(tpm === null ? {} : tpmReferenceOf(tpm)),
     ima_reference: measured?.ima_reference ?? null,
     filehashes: measured === null ? fromAgent.filehashes : united(fromAgent.filehashes, measured.filehashes),

@@ -2,16 +2,18 @@ import { describe, expect, test } from "bun:test"
 import fc from "fast-check"
 import "../../test/setup.ts"
 import { CodedError } from "../errors.ts"
-import { type Evidence, encodeEvidence, parseEvidence } from "./evidence.ts"
+import { committedBytes, type Evidence, encodeEvidence, parseEvidence, type TeeEvidence } from "./evidence.ts"
 
 const byteString = (maxLength: number) => fc.uint8Array({ maxLength })
+const certificates = fc.array(byteString(40), { maxLength: 3 })
 const evidences: fc.Arbitrary<Evidence> = fc.record({
   tee: fc.option(
-    fc.record({
-      kind: fc.constant("sev-snp" as const),
-      report: byteString(40),
-      certificates: fc.array(byteString(40), { maxLength: 3 }),
-    }),
+    fc.oneof(
+      fc.record({ kind: fc.constant("sev-snp" as const), report: byteString(40), certificates }),
+      fc.record({ kind: fc.constant("tdx" as const), quote: byteString(40) }),
+      fc.record({ kind: fc.constant("azure-snp" as const), hcl: byteString(40), certificates }),
+      fc.record({ kind: fc.constant("azure-tdx" as const), hcl: byteString(40), quote: byteString(40) }),
+    ),
   ),
   tpm: fc.option(
     fc.record({
@@ -59,7 +61,9 @@ describe("evidence", () => {
 
   test.each([
     ["another version", '"version":1', '"version":2', "ERR_UNSUPPORTED"],
-    ["another kind of TEE", "sev-snp", "tdx", "ERR_UNSUPPORTED"],
+    ["another kind of TEE", "sev-snp", "sgx", "ERR_UNSUPPORTED"],
+    ["a kind with the members of another", "sev-snp", "tdx", "ERR_MALFORMED"],
+    ["a member of another kind", '"report":', '"quote":"","report":', "ERR_MALFORMED"],
     ["a member named twice", '"ima":', '"tee":null,"ima":', "ERR_DUPLICATE_KEY"],
     ["a list named twice", '"from":0,', '"from":0,"list":"","from":0,', "ERR_DUPLICATE_KEY"],
     ["an unknown member", '"version":1', '"version":1,"x":1', "ERR_MALFORMED"],
@@ -81,6 +85,26 @@ describe("evidence", () => {
     ],
   ])("%s is refused", (_, from, to, code) => {
     expect(() => parseEvidence(edited(from, to))).toThrowCode(code)
+  })
+
+  const [report, quote, hcl] = [Uint8Array.of(1), Uint8Array.of(2), Uint8Array.of(3)]
+  const KINDS: readonly (readonly [TeeEvidence, string])[] = [
+    [
+      { kind: "sev-snp", report, certificates: [hcl] },
+      '{"kind":"sev-snp","report":"AQ","certificates":["Aw"]}',
+    ],
+    [{ kind: "tdx", quote }, '{"kind":"tdx","quote":"Ag"}'],
+    [{ kind: "azure-snp", hcl, certificates: [] }, '{"kind":"azure-snp","hcl":"Aw","certificates":[]}'],
+    [{ kind: "azure-tdx", hcl, quote }, '{"kind":"azure-tdx","hcl":"Aw","quote":"Ag"}'],
+  ]
+  test.each(KINDS)("%p stands so on the wire", (tee, text) => {
+    expect(encodeEvidence({ tee, tpm: null, ima: null })).toBe(
+      `{"version":1,"tee":${text},"tpm":null,"ima":null}`,
+    )
+  })
+
+  test("a quote commits to the report, the TDX quote or the HCL report", () => {
+    expect(KINDS.map(([tee]) => committedBytes(tee))).toEqual([report, quote, hcl, hcl])
   })
 
   test("a text over the cap is refused before it is read", () => {

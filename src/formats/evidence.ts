@@ -11,13 +11,35 @@ export interface Evidence {
   readonly ima: ImaEvidence | null
 }
 
-export interface TeeEvidence {
-  readonly kind: "sev-snp"
-  /** ATTESTATION_REPORT, 1184 bytes. */
-  readonly report: Uint8Array
-  /** DER certificates that the agent knows. Hints, never anchors. */
-  readonly certificates: readonly Uint8Array[]
-}
+/** What vouches for the VM. The kind says how it is checked; which checks there are is not for the VM to say. */
+export type TeeEvidence =
+  | {
+      readonly kind: "sev-snp"
+      /** ATTESTATION_REPORT, 1184 bytes. */
+      readonly report: Uint8Array
+      /** DER certificates that the agent knows. Hints, never anchors. */
+      readonly certificates: readonly Uint8Array[]
+    }
+  | {
+      readonly kind: "tdx"
+      /** TDX quote. Zeros may follow it. */
+      readonly quote: Uint8Array
+    }
+  | {
+      readonly kind: "azure-snp"
+      /** HCL report with a SEV-SNP report in it. */
+      readonly hcl: Uint8Array
+      /** As above. */
+      readonly certificates: readonly Uint8Array[]
+    }
+  | {
+      readonly kind: "azure-tdx"
+      /** HCL report with a TDREPORT in it. */
+      readonly hcl: Uint8Array
+      /** TDX quote over that TDREPORT. */
+      readonly quote: Uint8Array
+    }
+export type TeeEvidenceKind = TeeEvidence["kind"]
 
 export interface TpmEvidence {
   /** TPMS_ATTEST of a quote over SHA-256 PCRs 0–15. */
@@ -62,19 +84,38 @@ export function evidenceReportData(
   )
 }
 
-/** The 32 bytes of qualifyingData that bind a TPM quote to nonce, TLS key and TEE report (null: no TEE). */
+/**
+ * The 32 bytes of qualifyingData that bind a TPM quote to nonce, TLS key and TEE part.
+ * @param committed what {@link committedBytes} gives for the TEE part; null: no TEE.
+ */
 export function evidenceQualifyingData(
   nonce: Uint8Array,
   tlsSpki: Uint8Array,
-  report: Uint8Array | null,
+  committed: Uint8Array | null,
 ): Uint8Array {
   return sha(
     "sha256",
     "cosmian-vm/quote/v1\0",
     nonce,
     sha("sha256", tlsSpki),
-    sha("sha256", report ?? new Uint8Array(0)),
+    sha("sha256", committed ?? new Uint8Array(0)),
   )
+}
+
+/**
+ * The bytes of the TEE part that the TPM quote commits to: SEV-SNP report, TDX quote, or HCL report, as they stand in the
+ * evidence. The TD quote beside an HCL report is not among them: it is tied to the TDREPORT inside that report.
+ */
+export function committedBytes(tee: TeeEvidence): Uint8Array {
+  switch (tee.kind) {
+    case "sev-snp":
+      return tee.report
+    case "tdx":
+      return tee.quote
+    case "azure-snp":
+    case "azure-tdx":
+      return tee.hcl
+  }
 }
 
 function sha(algorithm: "sha256" | "sha512", ...parts: (Uint8Array | string)[]): Uint8Array {
@@ -87,6 +128,8 @@ function sha(algorithm: "sha256" | "sha512", ...parts: (Uint8Array | string)[]):
 export const MAX_EVIDENCE_BYTES = 400 * 1024 * 1024
 const MAX_CERTIFICATES = 16
 const MAX_CERTIFICATE_BYTES = 16 * 1024
+/** Of the members of a TEE part. */
+const MAX_TEE_BYTES = { report: 16 * 1024, quote: 128 * 1024, hcl: 16 * 1024 } as const
 const MAX_LIST_FROM = 2 ** 32 - 1
 
 /** The JSON text of evidence; byte strings are base64 without padding. */
@@ -94,11 +137,7 @@ export function encodeEvidence(evidence: Evidence): string {
   const { tee, tpm, ima } = evidence
   return JSON.stringify({
     version: 1,
-    tee: tee && {
-      kind: tee.kind,
-      report: toBase64(tee.report),
-      certificates: tee.certificates.map(toBase64),
-    },
+    tee: tee && encodeTee(tee),
     tpm: tpm && {
       quote: toBase64(tpm.quote),
       signature: toBase64(tpm.signature),
@@ -109,6 +148,17 @@ export function encodeEvidence(evidence: Evidence): string {
     },
     ima: ima && { from: ima.from, list: toBase64(ima.list) },
   })
+}
+
+/** Members in a fixed order, each as base64. */
+function encodeTee(tee: TeeEvidence): Readonly<Record<string, string | readonly string[]>> {
+  return {
+    kind: tee.kind,
+    ...("report" in tee ? { report: toBase64(tee.report) } : {}),
+    ...("hcl" in tee ? { hcl: toBase64(tee.hcl) } : {}),
+    ...("quote" in tee ? { quote: toBase64(tee.quote) } : {}),
+    ...("certificates" in tee ? { certificates: tee.certificates.map(toBase64) } : {}),
+  }
 }
 
 /**
@@ -146,20 +196,32 @@ export function parseEvidence(text: string | Uint8Array, maxBytes = MAX_EVIDENCE
 }
 
 function parseTee(record: JsonRecord): TeeEvidence {
-  const kind = record.string("kind")
-  if (kind !== "sev-snp")
-    throw new ParseError("ERR_UNSUPPORTED", {
-      at: record.place("kind"),
-      expected: "sev-snp",
-      found: JSON.stringify(kind.slice(0, 40)),
-    })
-  const tee: TeeEvidence = {
-    kind,
-    report: bytesOf(record, "report", record.string("report"), 16 * 1024),
-    certificates: bytesList(record, "certificates", MAX_CERTIFICATES, MAX_CERTIFICATE_BYTES),
-  }
+  const tee = parseTeeKind(record, record.string("kind"))
   record.finish()
   return tee
+}
+
+function parseTeeKind(record: JsonRecord, kind: string): TeeEvidence {
+  const one = (name: keyof typeof MAX_TEE_BYTES) =>
+    bytesOf(record, name, record.string(name), MAX_TEE_BYTES[name])
+  const certificates = () => bytesList(record, "certificates", MAX_CERTIFICATES, MAX_CERTIFICATE_BYTES)
+  switch (kind) {
+    case "sev-snp":
+      return { kind, report: one("report"), certificates: certificates() }
+    case "tdx":
+      return { kind, quote: one("quote") }
+    case "azure-snp":
+      return { kind, hcl: one("hcl"), certificates: certificates() }
+    case "azure-tdx":
+      return { kind, hcl: one("hcl"), quote: one("quote") }
+    default:
+      throw new ParseError("ERR_UNSUPPORTED", {
+        at: record.place("kind"),
+        expected: "sev-snp, tdx, azure-snp or azure-tdx",
+        found: JSON.stringify(kind.slice(0, 40)),
+        hint: "use a client of the agent's version",
+      })
+  }
 }
 
 function parseTpm(record: JsonRecord): TpmEvidence {

@@ -96,6 +96,8 @@ export function zero(offset: number, size: number): Reserved {
  */
 export function layout<F extends Fields>(name: string, size: number, fields: F): Layout<F> {
   checkCoverage(name, size, fields)
+  // Once for all: a quote is read in less time than it takes to list its fields.
+  const entries = Object.entries(fields).map(([key, field]) => ({ key, field, place: `${name}.${key}` }))
   return {
     name,
     size,
@@ -114,8 +116,8 @@ export function layout<F extends Fields>(name: string, size: number, fields: F):
           found: `${source.length}`,
         })
       const value: Record<string, unknown> = {}
-      for (const [key, field] of Object.entries(fields)) {
-        const read = field.read(source, `${name}.${key}`)
+      for (const { key, field, place } of entries) {
+        const read = field.read(source, place)
         if (!("reserved" in field)) value[key] = read
       }
       // Each field's reader gives what the field's type says: this is where the table becomes a type.
@@ -124,8 +126,7 @@ export function layout<F extends Fields>(name: string, size: number, fields: F):
     encode(value) {
       const target = new Uint8Array(size)
       const given: Readonly<Record<string, unknown>> = value
-      for (const [key, field] of Object.entries(fields))
-        writeField(target, field, given[key], `${name}.${key}`)
+      for (const { key, field, place } of entries) writeField(target, field, given[key], place)
       return target
     },
   }

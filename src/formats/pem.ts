@@ -21,6 +21,10 @@ export function parsePem(text: string): PemBlock[] {
   let open: { label: string; line: number; body: string[] } | null = null
   for (const [index, raw] of text.split("\n").entries()) {
     const line = raw.trim()
+    if (!line.startsWith("-----")) {
+      open?.body.push(line)
+      continue
+    }
     const begin = /^-----BEGIN ([A-Z0-9 ]+)-----$/.exec(line)?.[1]
     const end = /^-----END ([A-Z0-9 ]+)-----$/.exec(line)?.[1]
     if (begin !== undefined) {

@@ -114,3 +114,11 @@ describe("strict JSON", () => {
     )
   })
 })
+
+test("integers beyond 2^53 are refused, or kept whole where the reader asks for that", () => {
+  const text = bytes('{"a":15352208179752599555,"b":7}')
+  expect(() => parseJsonRecord("test", text, 100)).toThrowCode("ERR_MALFORMED")
+  const record = parseJsonRecord("test", text, 100, { bigIntegers: true })
+  expect(record.take("a")).toBe(15352208179752599555n)
+  expect(record.take("b")).toBe(7)
+})

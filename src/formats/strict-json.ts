@@ -8,18 +8,30 @@ import { ParseError } from "../errors.ts"
  */
 
 /** A value as read. Objects are records that keep the place they came from. */
-export type JsonValue = null | boolean | number | string | readonly JsonValue[] | JsonRecord
+export type JsonValue = null | boolean | number | bigint | string | readonly JsonValue[] | JsonRecord
+
+export interface JsonOptions {
+  /** Integers that a double cannot hold become bigints, instead of being refused. */
+  readonly bigIntegers?: boolean
+}
 
 const MAX_DEPTH = 32
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const TEXT = new TextDecoder("utf-8", { ignoreBOM: true })
+/** Short texts that are kept, to be found again. */
+const KNOWN_TEXTS = 64
+const MAX_KNOWN_TEXT = 40
 const NUMBER = /-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/y
 
 /** Reads JSON from bytes, value by value. The caller that knows a large member reads it without making values. */
 export class JsonCursor {
   readonly bytes: Uint8Array
+  readonly #latin1: Buffer
+  /** Short texts that were read, by a hash of their bytes. */
+  readonly #known: ({ start: number; end: number; text: string } | undefined)[] = []
   readonly #name: string
+  readonly #bigIntegers: boolean
   #at = 0
   #depth = 0
 
@@ -27,7 +39,7 @@ export class JsonCursor {
    * @param name what the text is, for messages: `snapshot`.
    * @throws ParseError ERR_TOO_LARGE over `maxBytes`; ERR_MALFORMED where the bytes are not UTF-8.
    */
-  constructor(name: string, bytes: Uint8Array, maxBytes: number) {
+  constructor(name: string, bytes: Uint8Array, maxBytes: number, options: JsonOptions = {}) {
     if (bytes.length > maxBytes)
       throw new ParseError("ERR_TOO_LARGE", {
         at: name,
@@ -36,7 +48,9 @@ export class JsonCursor {
       })
     if (!isUtf8(bytes)) throw new ParseError("ERR_MALFORMED", { at: name, expected: "UTF-8 text" })
     this.bytes = bytes
+    this.#latin1 = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.#name = name
+    this.#bigIntegers = options.bigIntegers === true
   }
 
   /** Offset of the next byte. A caller that scanned `bytes` itself moves it with {@link moveTo}. */
@@ -93,16 +107,16 @@ export class JsonCursor {
   }
 
   /** An object. `member` may read a member itself (and return its value) or return undefined to have it read. */
-  record(path: string, member: (name: string) => JsonValue | undefined = () => undefined): JsonRecord {
-    const members = new Map<string, JsonValue>()
+  record(path: string, member?: (name: string) => JsonValue | undefined): JsonRecord {
+    const members = new Members()
     this.items("{", "}", () => {
       if (this.peek() !== QUOTE) throw this.malformed("a member name")
       const start = this.#at
       const name = this.string()
       if (members.has(name)) throw this.#duplicate(name, start)
       this.expect(":")
-      const special = member(name)
-      members.set(name, special === undefined ? this.value(path === "" ? name : `${path}.${name}`) : special)
+      const special = member?.(name)
+      members.add(name, special === undefined ? this.#member(path, name) : special)
     })
     return new JsonRecord(this.#name, path, members)
   }
@@ -134,10 +148,15 @@ export class JsonCursor {
     const { bytes } = this
     const start = this.#at
     let escaped = false
+    let ascii = true
+    let hash = 0
     for (let at = start; ; at++) {
       const byte = bytes[at] ?? 0
+      if (byte >= 0x80) ascii = false
+      hash = (hash * 31 + byte) & 0xffff
       if (byte === QUOTE) {
         this.#at = at + 1
+        if (ascii && !escaped) return this.#asciiText(start, at, hash)
         const raw = TEXT.decode(bytes.subarray(start, at))
         return escaped ? this.#unescape(raw, start) : raw
       }
@@ -176,8 +195,19 @@ export class JsonCursor {
 
   #array(path: string): JsonValue[] {
     const values: JsonValue[] = []
-    this.items("[", "]", () => values.push(this.value(`${path}[${values.length}]`)))
+    this.items("[", "]", () => values.push(this.value(this.#atNested() ? `${path}[${values.length}]` : "")))
     return values
+  }
+
+  #member(path: string, name: string): JsonValue {
+    if (!this.#atNested()) return this.value()
+    return this.value(path === "" ? name : `${path}.${name}`)
+  }
+
+  /** Only what has members or elements of its own needs to know its path. */
+  #atNested(): boolean {
+    const byte = this.peek()
+    return byte === 0x7b || byte === 0x5b
   }
 
   #word<T extends boolean | null>(word: string, value: T): T {
@@ -187,7 +217,9 @@ export class JsonCursor {
     return value
   }
 
-  #number(): number {
+  #number(): number | bigint {
+    const short = this.#shortNumber()
+    if (short !== null) return short
     // No number that a double holds needs more characters than this.
     const text = TEXT.decode(this.bytes.subarray(this.#at, this.#at + 64))
     NUMBER.lastIndex = 0
@@ -195,6 +227,10 @@ export class JsonCursor {
     if (match === null) throw this.malformed("a value")
     const value = Number(match[0])
     const integer = match[1] === undefined && match[2] === undefined
+    if (this.#bigIntegers && integer && !Number.isSafeInteger(value) && match[0].length < 64) {
+      this.#at += match[0].length
+      return BigInt(match[0])
+    }
     if (!Number.isFinite(value) || (integer && !Number.isSafeInteger(value)) || match[0].length === 64)
       throw new ParseError("ERR_MALFORMED", {
         at: this.place(),
@@ -203,6 +239,44 @@ export class JsonCursor {
       })
     this.#at += match[0].length
     return value
+  }
+
+  /** Member names and many values repeat: to compare bytes is cheaper than to make a text of them once more. */
+  #asciiText(start: number, end: number, hash: number): string {
+    const slot = hash % KNOWN_TEXTS
+    const known = this.#known[slot]
+    if (known !== undefined && this.#sameBytes(known.start, known.end, start, end)) return known.text
+    const text = this.#latin1.toString("latin1", start, end)
+    if (end - start <= MAX_KNOWN_TEXT) this.#known[slot] = { start, end, text }
+    return text
+  }
+
+  #sameBytes(aStart: number, aEnd: number, bStart: number, bEnd: number): boolean {
+    const size = aEnd - aStart
+    if (size !== bEnd - bStart) return false
+    for (let index = 0; index < size; index++)
+      if (this.bytes[aStart + index] !== this.bytes[bStart + index]) return false
+    return true
+  }
+
+  /** A number of up to nine digits and nothing else, as most are; null, and nothing taken, where the next is another. */
+  #shortNumber(): number | null {
+    const start = this.#at
+    let value = 0
+    for (let at = start; at < start + 10; at++) {
+      const digit = (this.bytes[at] ?? 0) - 0x30
+      if (digit >= 0 && digit <= 9) {
+        value = value * 10 + digit
+        continue
+      }
+      const next = this.bytes[at]
+      const ends = next === 0x2c || next === 0x7d || next === 0x5d
+      const padded = this.bytes[start] === 0x30 && at > start + 1
+      if (!ends || at === start || padded) return null
+      this.#at = at
+      return value
+    }
+    return null
   }
 
   /** The escapes of one string. JSON's grammar for a string literal is what JSON.parse takes, and nothing else. */
@@ -225,26 +299,57 @@ export class JsonCursor {
   }
 }
 
+/** From this size on members are found by a map. Most objects are smaller, and there are many of them. */
+const MAPPED_MEMBERS = 12
+
+/** Names and values of an object's members, in order; each name once. */
+class Members {
+  readonly names: string[] = []
+  readonly #values: JsonValue[] = []
+  #index: Map<string, number> | null = null
+
+  has(name: string): boolean {
+    return this.#indexOf(name) >= 0
+  }
+
+  get(name: string): JsonValue | undefined {
+    return this.#values[this.#indexOf(name)]
+  }
+
+  add(name: string, value: JsonValue): void {
+    this.#index?.set(name, this.names.length)
+    this.names.push(name)
+    this.#values.push(value)
+    if (this.names.length === MAPPED_MEMBERS)
+      this.#index = new Map(this.names.map((known, index) => [known, index]))
+  }
+
+  #indexOf(name: string): number {
+    return this.#index === null ? this.names.indexOf(name) : (this.#index.get(name) ?? -1)
+  }
+}
+
 /** An object as read: members are taken by name and kind, and {@link finish} refuses those that nobody took. */
 export class JsonRecord {
   readonly #name: string
   readonly #path: string
-  readonly #members: Map<string, JsonValue>
-  readonly #taken = new Set<string>()
+  readonly #members: Members
+  /** Names in the order in which they were taken; some of them more than once. */
+  readonly #taken: string[] = []
 
-  constructor(name: string, path: string, members: Map<string, JsonValue>) {
+  constructor(name: string, path: string, members: Members) {
     this.#name = name
     this.#path = path
     this.#members = members
   }
 
   names(): string[] {
-    return [...this.#members.keys()]
+    return [...this.#members.names]
   }
 
   /** A member, or null where it is null or absent. */
   take(name: string): JsonValue {
-    this.#taken.add(name)
+    this.#taken.push(name)
     return this.#members.get(name) ?? null
   }
 
@@ -288,11 +393,12 @@ export class JsonRecord {
 
   /** @throws ParseError ERR_MALFORMED for a member that was not taken. */
   finish(): void {
-    for (const name of this.#members.keys())
-      if (!this.#taken.has(name))
+    const taken = new Set(this.#taken)
+    for (const name of this.#members.names)
+      if (!taken.has(name))
         throw new ParseError("ERR_MALFORMED", {
           at: this.place(name.slice(0, 80)),
-          expected: `only ${[...this.#taken].join(", ")}`,
+          expected: `only ${[...taken].join(", ")}`,
           found: "an unknown member",
         })
   }
@@ -301,7 +407,7 @@ export class JsonRecord {
   toPlain(): Record<string, unknown> {
     // Without a prototype, so that a member named __proto__ is a member.
     const out: Record<string, unknown> = Object.create(null)
-    for (const name of this.#members.keys()) out[name] = plain(this.take(name))
+    for (const name of this.#members.names) out[name] = plain(this.take(name))
     return out
   }
 
@@ -319,9 +425,14 @@ export class JsonRecord {
   }
 }
 
-/** The one object that a text consists of. `name` and `maxBytes` as for {@link JsonCursor}. */
-export function parseJsonRecord(name: string, bytes: Uint8Array, maxBytes: number): JsonRecord {
-  const cursor = new JsonCursor(name, bytes, maxBytes)
+/** The one object that a text consists of. Arguments as for {@link JsonCursor}. */
+export function parseJsonRecord(
+  name: string,
+  bytes: Uint8Array,
+  maxBytes: number,
+  options: JsonOptions = {},
+): JsonRecord {
+  const cursor = new JsonCursor(name, bytes, maxBytes, options)
   const record = cursor.record("")
   cursor.end()
   return record

@@ -5,7 +5,7 @@ import { codeOf, withDirectory } from "../../test/fakes/simulated.ts"
 import { fakeChip } from "../../test/fakes/snp.ts"
 import { encodeCertificateTable, SNP_CERTIFICATE_GUIDS } from "../formats/snp/certificate-table.ts"
 import { parseSnpReport } from "../formats/snp/report.ts"
-import { entriesOf, openConfigfsTsm, type TsmEntries } from "./configfs-tsm.ts"
+import { entriesOf, openConfigfsTsm, openTdxGuest, type TsmEntries } from "./configfs-tsm.ts"
 import { signSimulatedReport } from "./simulated-report.ts"
 
 const { chip, leaf } = await fakeChip()
@@ -51,6 +51,16 @@ function kernel(
   }
   return { entries, alive: () => alive }
 }
+
+test("the quote of a trust domain, for which nothing else is asked", async () => {
+  const { entries, alive } = kernel({ provider: "tdx_guest", aux: null })
+  const answer = await (await openTdxGuest(entries))?.getReport(DATA)
+  expect(answer?.kind).toBe("tdx")
+  expect(answer?.quote.length).toBe(1184)
+  expect(alive()).toBe(0)
+  expect(await openConfigfsTsm(entries)).toBeNull()
+  expect(await openTdxGuest(kernel().entries)).toBeNull()
+})
 
 test("a report with certificates, and the entry is removed again", async () => {
   const { entries, alive } = kernel()

@@ -3,12 +3,14 @@ import { constants } from "node:fs"
 import { mkdir, open, rmdir } from "node:fs/promises"
 import { join } from "node:path"
 import { NativeError } from "../errors.ts"
-import type { ReportDevice, TeeReport } from "./ports.ts"
+import type { ReportDevice, TdxReport } from "./ports.ts"
 import { namedCertificates } from "./sev-guest.ts"
 
 export const TSM_PATH = "/sys/kernel/config/tsm/report"
 /** Content of `provider` where the VM is a SEV-SNP guest. */
 const SEV_GUEST = "sev_guest"
+/** And where it is a trust domain of Intel's. */
+const TDX_GUEST = "tdx_guest"
 /** The kernel caps its blobs at 32 KiB and 64 KiB. */
 const MAX_ATTRIBUTE = 128 * 1024
 
@@ -33,6 +35,32 @@ export type TsmEntries = () => Promise<TsmEntry>
 export async function openConfigfsTsm(
   entries: TsmEntries = entriesOf(TSM_PATH),
 ): Promise<ReportDevice | null> {
+  if ((await providerOf(entries)) !== SEV_GUEST) return null
+  return {
+    provider: "configfs-tsm",
+    async getReport(reportData) {
+      const { report, table } = await answerOf(entries, reportData)
+      return { kind: "sev-snp", report, certificates: namedCertificates(table ?? new Uint8Array(0)) }
+    },
+  }
+}
+
+/**
+ * The same interface where it serves a trust domain of Intel's, whose reports are quotes; null where it does not.
+ * @throws NativeError as openConfigfsTsm
+ */
+export async function openTdxGuest(
+  entries: TsmEntries = entriesOf(TSM_PATH),
+): Promise<ReportDevice<TdxReport> | null> {
+  if ((await providerOf(entries)) !== TDX_GUEST) return null
+  return {
+    provider: "configfs-tsm",
+    getReport: async (reportData) => ({ kind: "tdx", quote: (await answerOf(entries, reportData)).report }),
+  }
+}
+
+/** Which driver answers; null where there is none. */
+async function providerOf(entries: TsmEntries): Promise<string | null> {
   const entry = await entries().catch((error: unknown) => {
     // Not mounted, or no TEE registered itself.
     if (isErrno(error, "ENOENT", "ENXIO", "ENODEV", "ENOTDIR")) return null
@@ -40,13 +68,12 @@ export async function openConfigfsTsm(
   })
   if (entry === null) return null
   try {
-    if ((await readText(entry, "provider")) !== SEV_GUEST) return null
+    return await readText(entry, "provider")
   } catch (error) {
     throw deviceError("provider", error)
   } finally {
     await entry.remove()
   }
-  return { provider: "configfs-tsm", getReport: (reportData) => getReport(entries, reportData) }
 }
 
 /** Entries under a directory of configfs. The names are unique, so that processes do not meet. */
@@ -62,11 +89,17 @@ export function entriesOf(path: string): TsmEntries {
   }
 }
 
-async function getReport(entries: TsmEntries, reportData: Uint8Array): Promise<TeeReport> {
+interface Answer {
+  readonly report: Uint8Array
+  /** What the host gave beside it; null where it gave nothing. */
+  readonly table: Uint8Array | null
+}
+
+async function answerOf(entries: TsmEntries, reportData: Uint8Array): Promise<Answer> {
   try {
     const entry = await entries()
     try {
-      return await requestReport(entry, reportData)
+      return await request(entry, reportData)
     } finally {
       await entry.remove()
     }
@@ -75,7 +108,7 @@ async function getReport(entries: TsmEntries, reportData: Uint8Array): Promise<T
   }
 }
 
-async function requestReport(entry: TsmEntry, reportData: Uint8Array): Promise<TeeReport> {
+async function request(entry: TsmEntry, reportData: Uint8Array): Promise<Answer> {
   let writes = 0
   // Under an SVSM the guest may only ask for the levels from this one on.
   const floor = await readText(entry, "privlevel_floor")
@@ -96,7 +129,7 @@ async function requestReport(entry: TsmEntry, reportData: Uint8Array): Promise<T
       found: generation ?? "none",
     })
   if (report === null) throw new NativeError("ERR_SNP_DEVICE", { at: "outblob", found: "nothing" })
-  return { kind: "sev-snp", report, certificates: namedCertificates(table ?? new Uint8Array(0)) }
+  return { report, table }
 }
 
 async function readText(entry: TsmEntry, attribute: string): Promise<string | null> {

@@ -9,10 +9,21 @@ export interface Tpm {
    * EK: TCG ECC P-256 template at 0x81000050. AK: restricted ECDSA P-256/SHA-256 signing key at 0x81000051.
    */
   ensureKeys(): Promise<TpmKeys>
-  /** Signs the selected PCRs of the SHA-256 bank under the AK. `qualifyingData`: at most 64 bytes. */
-  quote(request: { pcrs: readonly number[]; qualifyingData: Uint8Array }): Promise<TpmQuote>
+  /**
+   * Signs the selected PCRs of the SHA-256 bank under the AK. `qualifyingData`: at most 64 bytes. `keyHandle`: another
+   * persistent key that is to sign, by its own scheme.
+   */
+  quote(request: {
+    pcrs: readonly number[]
+    qualifyingData: Uint8Array
+    keyHandle?: number
+  }): Promise<TpmQuote>
+  /** TPMT_PUBLIC of a persistent key, or null where there is none. */
+  readPublic(handle: number): Promise<Uint8Array | null>
   /** An NV index's content, or null where it is not defined. */
   readNv(index: number): Promise<Uint8Array | null>
+  /** Writes all of an NV index; one that is not defined is made, as the owner's, with the size of `data`. */
+  writeNv(index: number, data: Uint8Array): Promise<void>
   /** Releases the transport. */
   close(): Promise<void>
 }
@@ -49,11 +60,35 @@ export interface TeeCertificate {
   readonly der: Uint8Array
 }
 
-export interface ReportDevice {
-  /** Which path answers, for logs: `sev-guest`, `configfs-tsm`, `simulated`. */
+/** What a trust domain of Intel's says about itself. */
+export interface TdxReport {
+  readonly kind: "tdx"
+  /** TDX quote, as the quoting enclave on the host made it. */
+  readonly quote: Uint8Array
+}
+
+/** What an Azure VM says about itself, by way of the paravisor in front of it. */
+export interface AzureReport {
+  readonly kind: "azure-snp" | "azure-tdx"
+  /** The HCL report, whose claims hold the report data as `user-data`. */
+  readonly hclReport: Uint8Array
+  /** Quote over the TDREPORT inside; null for SEV-SNP. */
+  readonly tdQuote: Uint8Array | null
+  /** Certificates that the metadata service gave for the SEV-SNP report inside. Hints, never anchors. */
+  readonly certificates: readonly TeeCertificate[]
+  /** Why there are no certificates where there should be some; null where nothing is missing. */
+  readonly certificatesMissing: string | null
+}
+
+/** What any TEE says about itself, by the way that the machine has. */
+export type AnyReport = TeeReport | TdxReport | AzureReport
+
+/** A source of reports: of SEV-SNP, unless its type says otherwise. */
+export interface ReportDevice<R = TeeReport> {
+  /** Which path answers, for logs: `sev-guest`, `configfs-tsm`, `azure-vtpm`, `simulated`. */
   readonly provider: string
   /** A report over exactly 64 bytes of report data. */
-  getReport(reportData: Uint8Array): Promise<TeeReport>
+  getReport(reportData: Uint8Array): Promise<R>
 }
 
 /** The kernel's IMA measurement list. */
@@ -66,7 +101,9 @@ export interface MeasurementListSource {
 
 /** The devices of one machine, handed down from `commands/`. Null where the machine has none. */
 export interface Devices {
-  readonly tee: ReportDevice | null
+  readonly tee: ReportDevice<AnyReport> | null
   readonly tpm: Tpm | null
+  /** Persistent handle of the attestation key that the platform put into the TPM; absent: the agent makes its own. */
+  readonly akHandle?: number
   readonly ima: MeasurementListSource | null
 }

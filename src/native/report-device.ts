@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs"
-import { entriesOf, openConfigfsTsm, TSM_PATH } from "./configfs-tsm.ts"
-import type { ReportDevice } from "./ports.ts"
+import { openAzure } from "./azure.ts"
+import { entriesOf, openConfigfsTsm, openTdxGuest, TSM_PATH } from "./configfs-tsm.ts"
+import type { AnyReport, ReportDevice, TdxReport, Tpm } from "./ports.ts"
 import { openSevGuest, SEV_GUEST_PATH } from "./sev-guest.ts"
 
 /**
@@ -15,4 +16,29 @@ export async function openReportDevice(
   if (tsm !== null) return tsm
   const sevGuest = options.sevGuestPath ?? SEV_GUEST_PATH
   return existsSync(sevGuest) ? openSevGuest(sevGuest) : null
+}
+
+/**
+ * The machine's TEE where its kernel has a device for it: configfs-tsm (its provider says whether SEV-SNP or TDX), else
+ * /dev/sev-guest. Null on a machine without; behind Azure's paravisor there is none either.
+ * @throws NativeError ERR_SNP_DEVICE
+ */
+export async function openTeeDevice(
+  options: { readonly sevGuestPath?: string; readonly tsmPath?: string } = {},
+): Promise<ReportDevice<AnyReport> | null> {
+  return (await openTdxDevice(options)) ?? openReportDevice(options)
+}
+
+/** Azure's reports, where the TPM is the one that its paravisor keeps; else null. @throws NativeError from the TPM */
+export function openAzureDevice(
+  tpm: Pick<Tpm, "readNv" | "writeNv">,
+): Promise<ReportDevice<AnyReport> | null> {
+  return openAzure(tpm)
+}
+
+/** The machine's device for TDX quotes, or null on a machine that is no trust domain. @throws NativeError ERR_SNP_DEVICE */
+export function openTdxDevice(
+  options: { readonly tsmPath?: string } = {},
+): Promise<ReportDevice<TdxReport> | null> {
+  return openTdxGuest(entriesOf(options.tsmPath ?? TSM_PATH))
 }

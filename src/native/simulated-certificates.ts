@@ -4,6 +4,7 @@ import { SNP_OID, SNP_TCB_OID } from "../formats/snp/leaf-certificate.ts"
 import type { SnpProduct, Tcb, TcbComponent } from "../formats/snp/tcb.ts"
 import { tcbComponents } from "../formats/snp/tcb.ts"
 import { KEY_USAGE, OID_BASIC_CONSTRAINTS, OID_KEY_USAGE } from "../formats/x509/certificate.ts"
+import { CRL_OID } from "../formats/x509/crl.ts"
 import { contextTag, encodeDer, encodeInteger, encodeOid, TAG } from "../formats/x509/der.ts"
 import { encodePssSha384 } from "../formats/x509/signature-algorithm.ts"
 
@@ -32,6 +33,7 @@ export interface SimulatedAuthorities {
 }
 
 const YEAR_MS = 365 * 24 * 3600 * 1000
+const AUTHORITY_YEARS = 20
 
 /** Makes ARK and ASK with new RSA-4096 keys: some seconds of computing, off the main thread. */
 export async function createSimulatedAuthorities(
@@ -44,7 +46,7 @@ export async function createSimulatedAuthorities(
   ])
   const arkName = `${SIMULATED} ARK-${product}`
   const askName = `${SIMULATED} SEV-${product}`
-  const validity = { notBefore: now, notAfter: new Date(now.getTime() + 20 * YEAR_MS) }
+  const validity = { notBefore: now, notAfter: new Date(now.getTime() + AUTHORITY_YEARS * YEAR_MS) }
   const sign = { issuer: arkName, issuerKey: arkKeys.privateKey, ...validity }
   const ark = encodeCertificate({
     ...sign,
@@ -127,9 +129,55 @@ export function encodeCertificate(request: CertificateRequest): Uint8Array {
     request.publicKey.export({ type: "spki", format: "der" }),
     encodeDer(contextTag(3), encodeDer(TAG.sequence, ...request.extensions)),
   )
+  return encodeDer(TAG.sequence, tbs, algorithm, signPss(tbs, request.issuerKey))
+}
+
+/** BIT STRING with a signature as AMD's. */
+function signPss(tbs: Uint8Array, key: KeyObject): Uint8Array {
   const padding = cryptoConstants.RSA_PKCS1_PSS_PADDING
-  const signature = sign("sha384", tbs, { key: request.issuerKey, padding, saltLength: 48 })
-  return encodeDer(TAG.sequence, tbs, algorithm, encodeDer(TAG.bitString, Uint8Array.of(0), signature))
+  const signature = sign("sha384", tbs, { key, padding, saltLength: 48 })
+  return encodeDer(TAG.bitString, Uint8Array.of(0), signature)
+}
+
+/** A signed X.509 version 2 revocation list in DER. @param request.revoked content of each serial number's INTEGER. */
+export function encodeCrl(request: {
+  /** Common name. */
+  readonly issuer: string
+  readonly issuerKey: KeyObject
+  readonly thisUpdate: Date
+  readonly nextUpdate: Date
+  readonly revoked: readonly Uint8Array[]
+  /** DER of each extension. */
+  readonly extensions: readonly Uint8Array[]
+}): Uint8Array {
+  const algorithm = encodePssSha384()
+  const date = encodeTime(request.thisUpdate)
+  const entries = request.revoked.map((serial) =>
+    encodeDer(TAG.sequence, encodeDer(TAG.integer, serial), date),
+  )
+  const tbs = encodeDer(
+    TAG.sequence,
+    encodeInteger(1),
+    algorithm,
+    encodeName(request.issuer),
+    date,
+    encodeTime(request.nextUpdate),
+    ...(entries.length === 0 ? [] : [encodeDer(TAG.sequence, ...entries)]),
+    encodeDer(contextTag(0), encodeDer(TAG.sequence, ...request.extensions)),
+  )
+  return encodeDer(TAG.sequence, tbs, algorithm, signPss(tbs, request.issuerKey))
+}
+
+/** The revocation list of a simulated root: empty, and good for as long as the root, whose key is thrown away. */
+export function issueSimulatedCrl(ark: SimulatedAuthority, now: Date): Uint8Array {
+  return encodeCrl({
+    issuer: ark.name,
+    issuerKey: ark.key,
+    thisUpdate: now,
+    nextUpdate: new Date(now.getTime() + AUTHORITY_YEARS * YEAR_MS),
+    revoked: [],
+    extensions: [encodeExtension(CRL_OID.number, false, encodeInteger(1))],
+  })
 }
 
 /** DER of one extension. */

@@ -20,18 +20,22 @@ test("a simulated TEE: made once, trusted only by its own root, stable, private"
     const ders = certificates.map(({ der }) => der)
     const at = new Date()
 
-    const proven = verifySnp({ report, certificates: ders, anchors: [root], at })
+    const proven = verifySnp({ report, certificates: ders, anchors: [root], crl: null, at })
     expect(proven.report.reportData).toEqual(DATA)
     expect(proven.anchor.simulated).toBe(true)
-    expect(() => verifySnp({ report, certificates: ders, anchors: AMD_ANCHORS, at })).toThrowCode(
+    expect(() => verifySnp({ report, certificates: ders, anchors: AMD_ANCHORS, crl: null, at })).toThrowCode(
       "ERR_CERT_UNTRUSTED",
     )
-    for (const der of ders) expect(parseCertificate(der).subject.commonName).toStartWith("SIMULATED ")
+    const [list, ...others] = ders.toReversed()
+    for (const der of others) expect(parseCertificate(der).subject.commonName).toStartWith("SIMULATED ")
+    const checked = verifySnp({ report, certificates: ders, anchors: [root], crl: list ?? null, at })
+    expect(checked.revocation).toBe("checked")
+    expect(checked.crl?.nextUpdate?.getTime()).toBeGreaterThan(at.getTime() + 19 * 365 * 24 * 3600 * 1000)
 
     const again = await (await openSimulatedTee(dir)).getReport(DATA)
     const other = await second.getReport(DATA)
     for (const { report: later } of [again, other]) {
-      const same = verifySnp({ report: later, certificates: ders, anchors: [root], at })
+      const same = verifySnp({ report: later, certificates: ders, anchors: [root], crl: null, at })
       expect(same.report.measurement).toEqual(proven.report.measurement)
       expect(same.chipId).toEqual(proven.chipId)
     }
@@ -44,7 +48,9 @@ test("a simulated TEE: made once, trusted only by its own root, stable, private"
     // A changed report signed anew by the same key verifies: the helper that tests use to forge is sound.
     const { chip } = await loadSimulatedTee(dir)
     const resigned = signReport(report, chip.key)
-    expect(verifySnp({ report: resigned, certificates: ders, anchors: [root], at }).signer).toBe("VCEK")
+    expect(verifySnp({ report: resigned, certificates: ders, anchors: [root], crl: null, at }).signer).toBe(
+      "VCEK",
+    )
 
     rmSync(join(dir, "trust-root.pem"))
     await openSimulatedTee(dir)

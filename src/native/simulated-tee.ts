@@ -9,13 +9,18 @@ import { parseSnpLeaf, type SnpLeaf } from "../formats/snp/leaf-certificate.ts"
 import type { Tcb } from "../formats/snp/tcb.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
 import type { ReportDevice, TeeCertificate } from "./ports.ts"
-import { createReportKey, createSimulatedAuthorities, issueSimulatedVcek } from "./simulated-certificates.ts"
+import {
+  createReportKey,
+  createSimulatedAuthorities,
+  issueSimulatedCrl,
+  issueSimulatedVcek,
+} from "./simulated-certificates.ts"
 import { type SimulatedChip, signSimulatedReport, simulatedMeasurement } from "./simulated-report.ts"
 
 /** A simulated chip with its certificates. */
 export interface SimulatedTee {
   readonly chip: SimulatedChip
-  /** ARK, ASK, VCEK. */
+  /** ARK, ASK, VCEK, and the root's revocation list. */
   readonly certificates: readonly TeeCertificate[]
 }
 
@@ -56,7 +61,7 @@ export async function loadSimulatedTee(dir: string): Promise<SimulatedTee> {
   }
 }
 
-/** The keys of ARK and ASK are dropped: nothing further can ever be signed under this root. */
+/** The keys of ARK and ASK are dropped: nothing further can ever be signed under this root, and nothing revoked. */
 async function create(dir: string): Promise<void> {
   const now = new Date(Date.now() - 60_000)
   const [{ ark, ask }, key] = await Promise.all([createSimulatedAuthorities(PRODUCT, now), createReportKey()])
@@ -71,6 +76,7 @@ async function create(dir: string): Promise<void> {
       ["ark", ark.der],
       ["ask", ask.der],
       ["vcek", vcek],
+      ["crl", issueSimulatedCrl(ark, now)],
     ] as const)
       await writeFile(join(made, `${name}.der`), der, { flush: true })
     await rename(made, join(dir, CHIP))
@@ -83,18 +89,28 @@ async function create(dir: string): Promise<void> {
 
 async function read(dir: string): Promise<SimulatedTee> {
   const bytes = async (name: string) => Uint8Array.from(await readFile(join(dir, name)))
-  const [ark, ask, vcek] = await Promise.all([bytes("ark.der"), bytes("ask.der"), bytes("vcek.der")])
+  const [ark, ask, vcek, crl] = await Promise.all([
+    bytes("ark.der"),
+    bytes("ask.der"),
+    bytes("vcek.der"),
+    bytes("crl.der"),
+  ])
   const leaf = parseCertificate(vcek)
   const facts = parseSnpLeaf(leaf)
   const key = await readKey(dir, leaf.spki)
-  const certificate = (name: "ARK" | "ASK" | "VCEK", der: Uint8Array) => ({
+  const certificate = (name: "ARK" | "ASK" | "VCEK" | "CRL", der: Uint8Array) => ({
     name,
     guid: SNP_CERTIFICATE_GUIDS[name],
     der,
   })
   return {
     chip: chipOf(dir, key, facts),
-    certificates: [certificate("ARK", ark), certificate("ASK", ask), certificate("VCEK", vcek)],
+    certificates: [
+      certificate("ARK", ark),
+      certificate("ASK", ask),
+      certificate("VCEK", vcek),
+      certificate("CRL", crl),
+    ],
   }
 }
 

@@ -11,7 +11,9 @@ export type Transceive = (command: Uint8Array) => Uint8Array
 /** Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_CC". */
 const CC = {
   evictControl: 0x120,
+  nvDefineSpace: 0x12a,
   createPrimary: 0x131,
+  nvWrite: 0x137,
   shutdown: 0x145,
   nvRead: 0x14e,
   quote: 0x158,
@@ -293,6 +295,41 @@ export function readNv(
     },
   })
   return sized(size).read(answer)
+}
+
+/** Defines an NV index of the owner's, with empty authorization. @param attributes TPMA_NV. @param dataSize bytes. */
+export function defineNv(
+  transceive: Transceive,
+  definition: { readonly nvIndex: number; readonly attributes: number; readonly dataSize: number },
+): void {
+  const { nvIndex, attributes, dataSize } = definition
+  const nvPublic = { nvIndex, nameAlg: ALG.sha256, attributes, authPolicy: new Uint8Array(0), dataSize }
+  send(transceive, "nvDefineSpace", {
+    handles: [RH.owner],
+    authorized: 1,
+    parameters(to) {
+      sized(64).write(new Uint8Array(0), to)
+      sized(512).write(encodeWire(NV_PUBLIC, nvPublic), to)
+    },
+  })
+}
+
+/** Writes some bytes of an NV index. @param authorizedBy the index itself or the owner, with empty authorization. */
+export function writeNv(
+  transceive: Transceive,
+  authorizedBy: number,
+  index: number,
+  data: Uint8Array,
+  offset: number,
+): void {
+  send(transceive, "nvWrite", {
+    handles: [authorizedBy, index],
+    authorized: 1,
+    parameters(to) {
+      sized(1024).write(data, to)
+      to.uint(2, offset)
+    },
+  })
 }
 
 /** An orderly shutdown before power goes away: the next start finds counters and clock in order. */

@@ -67,7 +67,16 @@ const QUOTE_ATTEMPTS = 20
 /** Bytes per NV read: every TPM allows as many. */
 const NV_CHUNK = 512
 /** Source: TPM 2.0 Part 2, rev. 1.59, table "TPMA_NV". */
-const NV = { ownerRead: 2 ** 17, authRead: 2 ** 18, written: 2 ** 29 }
+const NV = {
+  ownerWrite: 2 ** 1,
+  authWrite: 2 ** 2,
+  ownerRead: 2 ** 17,
+  authRead: 2 ** 18,
+  noDictionaryAttack: 2 ** 25,
+  written: 2 ** 29,
+}
+/** Of an index that we define: owner and index itself may read and write it. */
+const NV_ATTRIBUTES = NV.ownerWrite + NV.authWrite + NV.ownerRead + NV.authRead + NV.noDictionaryAttack
 
 /**
  * What the TPM thread can do. Each operation opens the transport and closes it: swtpm serves one client at a time.
@@ -96,7 +105,9 @@ export function tpmOperations(open: () => TpmTransport) {
     random: burst((transceive, count: number) => random(transceive, count)),
     ensureKeys: burst((transceive, _: null) => ensureKeys(transceive)),
     quote: burst(quoteStable),
+    readPublic: burst((transceive, handle: number) => readPublic(transceive, handle)),
     readNv: burst((transceive, index: number) => readNv(transceive, index)),
+    writeNv: burst(writeNv),
     pcrs: burst((transceive, pcrs: readonly number[]) =>
       readSelected(transceive, selectPcrs(ALG.sha256, pcrs)),
     ),
@@ -110,6 +121,13 @@ export type TpmOperations = ReturnType<typeof tpmOperations>
 export interface QuoteRequest {
   readonly pcrs: readonly number[]
   readonly qualifyingData: Uint8Array
+  /** Persistent handle of the key that signs; absent: our attestation key. */
+  readonly keyHandle?: number
+}
+
+export interface NvWriteRequest {
+  readonly index: number
+  readonly data: Uint8Array
 }
 
 /** Data measured into a PCR: each bank is extended with its own hash over it, as kernel and firmware do. */
@@ -205,11 +223,14 @@ function staysInTpm(key: TpmPublic): boolean {
 }
 
 /** A quote holds digests only, so the values are read beside it, and both are taken again when a PCR moved in between. */
-function quoteStable(transceive: commands.Transceive, { pcrs, qualifyingData }: QuoteRequest): TpmQuote {
+function quoteStable(
+  transceive: commands.Transceive,
+  { pcrs, qualifyingData, keyHandle = AK_HANDLE }: QuoteRequest,
+): TpmQuote {
   const ascending = [...new Set(pcrs)].sort((a, b) => a - b)
   const selection = selectPcrs(ALG.sha256, ascending)
   for (let attempt = 0; attempt < QUOTE_ATTEMPTS; attempt++) {
-    const { attest, signature } = quoteOrExplain(transceive, qualifyingData, selection)
+    const { attest, signature } = quoteOrExplain(transceive, keyHandle, qualifyingData, selection)
     const pcrValues = readSelected(transceive, selection)
     if (bytesEqual(parseAttest(attest).pcrDigest, digestOf(signature, pcrValues)))
       return { attest, signature, pcrValues }
@@ -224,18 +245,22 @@ function quoteStable(transceive: commands.Transceive, { pcrs, qualifyingData }: 
 
 function quoteOrExplain(
   transceive: commands.Transceive,
+  keyHandle: number,
   qualifyingData: Uint8Array,
   selection: PcrSelection,
 ) {
   try {
-    return commands.quote(transceive, AK_HANDLE, qualifyingData, [selection])
+    return commands.quote(transceive, keyHandle, qualifyingData, [selection])
   } catch (error) {
     const rc = commands.responseCode(error)
     if (rc === null || !isNoSuchHandle(rc)) throw error
     throw new NativeError("ERR_TPM_COMMAND", {
-      at: `TPM2_quote by the key at 0x${AK_HANDLE.toString(16)}`,
+      at: `TPM2_quote by the key at 0x${keyHandle.toString(16)}`,
       found: rcText(rc),
-      hint: "the attestation key was not made yet, or somebody evicted it: start the agent again",
+      hint:
+        keyHandle === AK_HANDLE
+          ? "the attestation key was not made yet, or somebody evicted it: start the agent again"
+          : "this TPM has no key there: it is not the TPM that was expected",
       cause: error,
     })
   }
@@ -269,6 +294,11 @@ function readSelected(transceive: commands.Transceive, selection: PcrSelection):
   return [...values.entries()].sort(([a], [b]) => a - b).map(([, value]) => value)
 }
 
+function readPublic(transceive: commands.Transceive, handle: number): Uint8Array | null {
+  const publicArea = commands.readPublic(transceive, handle)
+  return publicArea === null ? null : encodePublic(publicArea)
+}
+
 function readNv(transceive: commands.Transceive, index: number): Uint8Array | null {
   const description = commands.readNvPublic(transceive, index)
   if (description === null || (description.attributes & NV.written) === 0) return null
@@ -287,6 +317,24 @@ function readNv(transceive: commands.Transceive, index: number): Uint8Array | nu
     offset += size
   }
   return out
+}
+
+/** Writes all of an NV index, which is defined with the size of `data` where it is not there yet. */
+function writeNv(transceive: commands.Transceive, { index, data }: NvWriteRequest): void {
+  const description = commands.readNvPublic(transceive, index)
+  if (description === null)
+    commands.defineNv(transceive, { nvIndex: index, attributes: NV_ATTRIBUTES, dataSize: data.length })
+  else if (description.dataSize !== data.length)
+    throw new NativeError("ERR_TPM_HANDLE_TAKEN", {
+      at: `NV index 0x${index.toString(16)}`,
+      expected: `an index of ${data.length} bytes`,
+      found: `one of ${description.dataSize} bytes`,
+      hint: `find out whose it is; if nobody's: tpm2_nvundefine 0x${index.toString(16)}`,
+    })
+  const byIndex = description === null || (description.attributes & NV.authWrite) !== 0
+  const authorizedBy = byIndex ? index : commands.RH.owner
+  for (let offset = 0; offset < data.length; offset += NV_CHUNK)
+    commands.writeNv(transceive, authorizedBy, index, data.subarray(offset, offset + NV_CHUNK), offset)
 }
 
 const BANKS = ["sha1", "sha256", "sha384", "sha512"] as const

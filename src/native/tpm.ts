@@ -14,8 +14,10 @@ export async function openTpm(tcti: string): Promise<Tpm> {
   return {
     random: (count) => worker.call("random", count),
     ensureKeys: () => worker.call("ensureKeys", null),
-    quote: ({ pcrs, qualifyingData }) => worker.call("quote", { pcrs, qualifyingData }),
+    quote: (request) => worker.call("quote", request),
+    readPublic: (handle) => worker.call("readPublic", handle),
     readNv: (index) => worker.call("readNv", index),
+    writeNv: (index, data) => worker.call("writeNv", { index, data }),
     close: () => worker.close(),
   }
 }

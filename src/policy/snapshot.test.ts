@@ -126,10 +126,52 @@ describe("snapshot", () => {
 
   test.each([
     '{"cloud_type":null,"tee_policy":null,"tpm_policy":null,"filehashes":null}',
-    '{"cloud_type":"AWS","tee_policy":{"Tdx":{"header":{},"body":{}}},"tpm_policy":null,"filehashes":[]}',
     '{"cloud_type":"GCP","tee_policy":{"Sgx":{}},"tpm_policy":null,"filehashes":null}',
   ])("the predecessor's %p parses", (text) => {
     expect(encodeSnapshot(parse(text)).replaceAll("\n", "").replaceAll(": ", ":").length).toBe(text.length)
+  })
+
+  describe("of a trust domain", () => {
+    const tdx = (header: string, body: string) =>
+      parse(`{"cloud_type":"GCP","tee_policy":{"Tdx":{"header":{${header}},"body":{${body}}}}}`).tee_policy
+    const member = (body: string) => {
+      const policy = tdx("", body)
+      if (policy === null || !("Tdx" in policy)) throw new Error("not TDX")
+      return policy.Tdx.body
+    }
+
+    test("members that are absent are not fixed", () => {
+      expect(Object.values(member("")).every((value) => value === null)).toBeTrue()
+    })
+
+    test("byte strings are hex, or arrays of byte values", () => {
+      const [hex, array] = [`"${"0a".repeat(48)}"`, JSON.stringify(Array(48).fill(10))]
+      expect(member(`"mr_td":${array}`)).toEqual(member(`"mr_td":${hex}`))
+    })
+
+    test.each([
+      ['"minimum_qe_svn":65536', ""],
+      ['"minimum_qe_svn":"1"', ""],
+      ['"mr_td":null', ""],
+      ["", '"mr_td":"0a"'],
+      ["", `"mr_td":"${"0A".repeat(48)}"`],
+      ["", `"mr_td":${JSON.stringify(Array(48).fill(256))}`],
+      ["", `"mr_td":${JSON.stringify(Array(47).fill(1))}`],
+      ["", '"rtmr0":null'],
+    ])("header %p with body %p is refused", (header, body) => {
+      expect(() => tdx(header, body)).toThrowCode("ERR_MALFORMED")
+    })
+
+    test("RTMRs and the paravisor stand beside, and read back", () => {
+      const [rtmr0, rtmr1, rtmr2] = ["01", "02", "03"].map((byte) => byte.repeat(48))
+      const text = (paravisor: string) =>
+        JSON.stringify({ format: 2, tee_reference: { rtmr0, rtmr1, rtmr2, paravisor } })
+      const snapshot = parse(text("azure"))
+      expect<unknown>(snapshot.tee_reference).toEqual({ rtmr0, rtmr1, rtmr2, paravisor: "azure" })
+      expect(parse(encodeSnapshot(snapshot))).toEqual(snapshot)
+      expect(() => parse(text("other"))).toThrowCode("ERR_MALFORMED")
+      expect(() => parse(text("azure").replace('"rtmr1"', '"rtmr3"'))).toThrowCode("ERR_MALFORMED")
+    })
   })
 
   test("one without files knows no file", () => {

@@ -21,7 +21,7 @@ export function appraiseTcb(attestation: SnpAttestation, reference: Snapshot | n
   if (reference === null)
     return { check: "tcb", status: "passed", summary: `reported TCB: ${reported}`, findings: [], facts }
   const findings =
-    reference.tee_reference === null
+    reference.tee_reference === null || !("reported_tcb" in reference.tee_reference)
       ? [noReference(reference)]
       : tcbFindings(attestation, reference.tee_reference)
   if (findings.length === 0)

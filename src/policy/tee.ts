@@ -98,27 +98,18 @@ function verdictOf(findings: readonly Finding[], attestation: SnpAttestation, fa
   const { product, signer, anchor } = attestation
   const hardware = anchor.simulated ? `SIMULATED ${product}` : `AMD ${product}`
   if (findings.length === 0) {
-    const summary = `${hardware} processor, report signed by its ${signer}, chain ends at the pinned ${anchor.name}; revocation not checked`
+    const summary = `${hardware} processor, report signed by its ${signer}, chain ends at the pinned ${anchor.name}`
     return { check: "tee", status: "passed", summary, findings, facts }
   }
   const summary = `the report is genuine (${hardware}), but its content is not accepted: ${findings.map(({ subject }) => subject).join(", ")}`
   return { check: "tee", status: "failed", failureClass: "tee", summary, findings, facts }
 }
 
-function factsOf({
-  report,
-  product,
-  signer,
-  anchor,
-  chipId,
-  cspId,
-  revocation,
-}: SnpAttestation): Claim["facts"] {
+function factsOf({ report, product, signer, anchor, chipId, cspId }: SnpAttestation): Claim["facts"] {
   return {
     product,
     signer,
     anchor: anchor.name,
-    revocation,
     reportVersion: report.version,
     measurement: toHex(report.measurement),
     policy: hex(report.policy),
@@ -133,7 +124,10 @@ function factsOf({
 
 function referenceOf({ tee_policy, tee_reference }: Snapshot): Reference | null {
   if (tee_policy === null || !("Sev" in tee_policy)) return null
-  return { sev: tee_policy.Sev, ours: tee_reference }
+  return {
+    sev: tee_policy.Sev,
+    ours: tee_reference !== null && "product" in tee_reference ? tee_reference : null,
+  }
 }
 
 function noReference(snapshot: Snapshot): Finding {

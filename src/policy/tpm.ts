@@ -11,7 +11,7 @@ const BOOT_PCRS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15] as const
  * What each PCR measures, for people.
  * Source: TCG PC Client Platform Firmware Profile 1.06, section "PCR Usage"; UAPI Group, "Linux TPM PCR Registry".
  */
-const PCR_MEANING: Readonly<Record<number, string>> = {
+export const PCR_MEANING: Readonly<Record<number, string>> = {
   0: "the firmware's code",
   1: "the firmware's configuration",
   2: "option ROMs and drivers of added devices",

@@ -4,6 +4,7 @@ import { type ErrorCode, EXIT, type FailureClass } from "../errors.ts"
 export const CHECKS = [
   "channel",
   "tee",
+  "revocation",
   "tcb",
   "binding",
   "tpm",
@@ -71,11 +72,16 @@ const PRECEDENCE: readonly FailureClass[] = [
   "application",
 ]
 
+/** The failed claim that decides the exit code; null where none failed. */
+export function decidingClaim(claims: readonly Claim[]): Claim | null {
+  const failed = claims.filter((claim) => claim.status === "failed")
+  const classOf = (claim: Claim) => claim.failureClass ?? "operational"
+  const first = PRECEDENCE.find((candidate) => failed.some((claim) => classOf(claim) === candidate))
+  return failed.find((claim) => classOf(claim) === first) ?? null
+}
+
 /** The exit code of a set of claims: 0 only where each passed, warned, or was skipped by name. */
 export function exitCodeOf(claims: readonly Claim[]): number {
-  const failed = claims
-    .filter((claim) => claim.status === "failed")
-    .map((claim) => claim.failureClass ?? "operational")
-  const first = PRECEDENCE.find((candidate) => failed.includes(candidate))
-  return first === undefined ? EXIT.ok : EXIT[first]
+  const deciding = decidingClaim(claims)
+  return deciding === null ? EXIT.ok : EXIT[deciding.failureClass ?? "operational"]
 }

@@ -1,5 +1,6 @@
-import { CodedError, type ErrorCode, type FailureClass } from "../errors.ts"
+import { VerifyError } from "../errors.ts"
 import {
+  committedBytes,
   EVIDENCE_PCRS,
   type Evidence,
   evidenceQualifyingData,
@@ -9,15 +10,16 @@ import {
 import { bytesEqual, shortHex } from "../formats/hex.ts"
 import { parseMeasurementList } from "../formats/ima/measurement-list.ts"
 import { parsePublic, tpmName } from "../formats/tpm/public.ts"
+import { type AzureClaims, verifyAzureQuote, verifyHcl } from "../verify/azure.ts"
 import { type QuotedMeasurements, verifyMeasurementList } from "../verify/ima.ts"
-import { type SnpAttestation, type TrustAnchor, verifySnp } from "../verify/snp.ts"
 import { type TpmAttestation, verifyQuote } from "../verify/tpm.ts"
+import { spkiOf } from "../verify/tpm-signature.ts"
 import type { Verified } from "../verify/verified.ts"
 import { type ApplicationProbe, appraiseApplications } from "./application.ts"
 import { appraiseIma } from "./ima.ts"
-import type { Snapshot } from "./snapshot.ts"
-import { appraiseTee } from "./tee.ts"
+import { type ProvenTee, proveTee, type TeeInput } from "./prove-tee.ts"
 import { appraiseTpm } from "./tpm.ts"
+import { failedBy, failedWith, notJudged } from "./validation-claims.ts"
 import { type Assurance, CHECKS, type Check, type Claim, exitCodeOf, type Verdict } from "./verdict.ts"
 import type { Whitelist } from "./whitelist.ts"
 
@@ -34,17 +36,13 @@ export interface Channel {
 }
 
 /** Everything that one verdict is made from. Time, nonce and anchors are the verifier's own. */
-export interface JudgeInput {
+export interface JudgeInput extends TeeInput {
   readonly target: string
-  readonly at: Date
   /** 32 random bytes that the verifier drew for this verification. */
   readonly nonce: Uint8Array
   readonly evidence: Evidence
   readonly channel: Channel
-  /** Null only when a snapshot is about to be taken: then there is nothing to compare with yet. */
-  readonly reference: Snapshot | null
   readonly whitelist: Whitelist
-  readonly anchors: readonly TrustAnchor[]
   readonly applications: readonly ApplicationProbe[]
   /** Checks that the user asked to leave out, by name. */
   readonly skip: ReadonlySet<Check>
@@ -53,20 +51,20 @@ export interface JudgeInput {
 /** The verdict, and what was proven on the way (null: not proven). */
 export interface Judgement {
   readonly verdict: Verdict
-  readonly tee: Verified<SnpAttestation> | null
+  readonly tee: ProvenTee | null
   readonly tpm: Verified<TpmAttestation> | null
   readonly ima: Verified<QuotedMeasurements> | null
 }
 
 /**
- * Judges evidence, in the order channel, TEE, TCB, binding, TPM, reboot, boot, IMA, applications. Never throws on hostile
+ * Judges evidence, in the order channel, TEE, revocation, TCB, binding, TPM, reboot, boot, IMA, applications. Never throws on hostile
  * evidence: a check that cannot be made is a failed check.
  */
 export function judge(input: JudgeInput): Judgement {
   const channel = judgeChannel(input.channel)
-  const tee = proveTee(input)
+  const tee = proveTeePart(input)
   const binding = judgeBinding(input, tee.proven)
-  const tpm = proveTpm(input)
+  const tpm = proveTpm(input, tee.proven)
   const ima = proveIma(input, tpm.proven)
   const attestedSpki = binding.status === "passed" ? input.channel.spki : null
   const applications =
@@ -80,7 +78,7 @@ export function judge(input: JudgeInput): Judgement {
       passed: exitCode === 0,
       target: input.target,
       at: input.at.toISOString(),
-      simulated: tee.proven?.anchor.simulated ?? false,
+      simulated: tee.proven?.attestation.anchor.simulated ?? false,
       assurance: assuranceOf(claims, tee.proven),
       skipped: CHECKS.filter((check) => input.skip.has(check)),
       claims,
@@ -111,7 +109,7 @@ function judgeChannel(channel: Channel): Claim {
       findings: [],
       facts,
     }
-  return failed("channel", "channel", {
+  return failedWith("channel", "channel", {
     code: "ERR_CHANNEL_UNTRUSTED",
     subject: "TLS certificate",
     expected: "a certificate that a known authority signed for this host",
@@ -127,57 +125,48 @@ interface Proof<T> {
   readonly claims: readonly Claim[]
 }
 
-function proveTee(input: JudgeInput): Proof<SnpAttestation> {
+function proveTeePart(input: JudgeInput): { proven: ProvenTee | null; claims: readonly Claim[] } {
   const { tee } = input.evidence
   if (tee === null) {
     const absent = {
       code: "ERR_TEE_ABSENT" as const,
       subject: "TEE report",
-      expected: "a SEV-SNP report",
+      expected: "a report of SEV-SNP or a quote of TDX",
       found: "none",
       meaning:
         "the machine gave no proof that it is a confidential VM; its operator may read and change everything in it",
       remedy:
-        "run it as a confidential VM; on a machine without TEE: --skip tee --skip tcb --skip binding, and the verdict says so",
+        "run it as a confidential VM; on a machine without TEE: --skip tee --skip revocation --skip tcb --skip binding, and the verdict says so",
     }
-    return { proven: null, claims: [failed("tee", "tee", absent), notJudged("tcb", "tcb", "tee")] }
+    return {
+      proven: null,
+      claims: [
+        failedWith("tee", "tee", absent),
+        notJudged("revocation", "tee", "tee"),
+        notJudged("tcb", "tcb", "tee"),
+      ],
+    }
   }
-  try {
-    const proven = verifySnp({
-      report: tee.report,
-      certificates: tee.certificates,
-      anchors: input.anchors,
-      at: input.at,
-    })
-    const claims = appraiseTee(proven, input.reference)
-    return { proven, claims: [claims.tee, claims.tcb] }
-  } catch (error) {
-    return { proven: null, claims: [failedBy("tee", "tee", error), notJudged("tcb", "tcb", "tee")] }
-  }
+  return proveTee(tee, input)
 }
 
-function judgeBinding(input: JudgeInput, tee: Verified<SnpAttestation> | null): Claim {
+function judgeBinding(input: JudgeInput, tee: ProvenTee | null): Claim {
   if (tee === null) return notJudged("binding", "binding", "tee")
   try {
-    const akName = input.evidence.tpm === null ? null : tpmName(parsePublic(input.evidence.tpm.akPublic))
-    const expected = evidenceReportData(input.nonce, input.channel.spki, akName)
-    if (!bytesEqual(expected, tee.report.reportData))
-      return failed("binding", "binding", {
-        code: "ERR_BINDING_REPORT_DATA",
-        subject: "report_data",
-        expected: shortHex(expected),
-        found: shortHex(tee.report.reportData),
-        meaning:
-          "the report was not made for this connection: the TLS connection ends outside the VM (a relay or proxy), or the report is an old one, or the TPM key is another's",
-        remedy:
-          "reach the agent without a proxy that ends TLS; if there is none, somebody is in between: do not send secrets",
-      })
+    const ak = input.evidence.tpm === null ? null : parsePublic(input.evidence.tpm.akPublic)
+    const expected = evidenceReportData(input.nonce, input.channel.spki, ak === null ? null : tpmName(ak))
+    if (tee.paravisor !== null) {
+      const { blob, hardware } = tee.paravisor
+      const claims = verifyHcl({ blob, hardware, userData: expected })
+      if (ak !== null) verifyClaimedAk(claims, spkiOf(ak))
+    } else if (!bytesEqual(expected, reportDataOf(tee))) return unbound(expected, reportDataOf(tee))
     const what =
-      akName === null ? "the TLS key and the nonce" : "the TLS key, the TPM's attestation key and the nonce"
+      ak === null ? "the TLS key and the nonce" : "the TLS key, the TPM's attestation key and the nonce"
+    const who = tee.paravisor === null ? "the TEE report commits" : "the paravisor's claims commit"
     return {
       check: "binding",
       status: "passed",
-      summary: `the TEE report commits to ${what} of this connection`,
+      summary: `${who} to ${what} of this connection`,
       findings: [],
       facts: { reportData: shortHex(expected, 64) },
     }
@@ -186,7 +175,35 @@ function judgeBinding(input: JudgeInput, tee: Verified<SnpAttestation> | null): 
   }
 }
 
-function proveTpm(input: JudgeInput): Proof<TpmAttestation> {
+function reportDataOf({ attestation }: ProvenTee): Uint8Array {
+  return "quote" in attestation ? attestation.quote.body.reportData : attestation.report.reportData
+}
+
+function unbound(expected: Uint8Array, found: Uint8Array): Claim {
+  return failedWith("binding", "binding", {
+    code: "ERR_BINDING_REPORT_DATA",
+    subject: "report_data",
+    expected: shortHex(expected),
+    found: shortHex(found),
+    meaning:
+      "the report was not made for this connection: the TLS connection ends outside the VM (a relay or proxy), or the report is an old one, or the TPM key is another's",
+    remedy:
+      "reach the agent without a proxy that ends TLS; if there is none, somebody is in between: do not send secrets",
+  })
+}
+
+/** The virtual TPM that the TEE vouches for is the one that answers. @throws VerifyError ERR_AZURE_AK */
+function verifyClaimedAk(claims: AzureClaims, akSpki: Uint8Array): void {
+  if (!bytesEqual(claims.akSpki, akSpki))
+    throw new VerifyError("ERR_AZURE_AK", {
+      at: "attestation key",
+      expected: `HCLAkPub, ${shortHex(claims.akSpki.subarray(-16), 16)}`,
+      found: shortHex(akSpki.subarray(-16), 16),
+      hint: "the quote is by another TPM or key than the one inside the TEE",
+    })
+}
+
+function proveTpm(input: JudgeInput, proven: ProvenTee | null): Proof<TpmAttestation> {
   const { tpm, tee } = input.evidence
   if (tpm === null) {
     const absent = {
@@ -198,19 +215,32 @@ function proveTpm(input: JudgeInput): Proof<TpmAttestation> {
       remedy:
         "give the VM a (v)TPM; without one: --skip tpm --skip reboot --skip boot --skip ima, and the verdict says so",
     }
-    return { proven: null, claims: [failed("tpm", "tpm", absent), ...afterTpm()] }
+    return { proven: null, claims: [failedWith("tpm", "tpm", absent), ...afterTpm()] }
   }
   try {
-    const proven = quoteOf(tpm, evidenceQualifyingData(input.nonce, input.channel.spki, tee?.report ?? null))
-    const claims = appraiseTpm(proven, input.reference)
-    return { proven, claims: [claims.tpm, claims.reboot, claims.boot] }
+    const committed = tee === null ? null : committedBytes(tee)
+    const qualifyingData = evidenceQualifyingData(input.nonce, input.channel.spki, committed)
+    const quoted = quoteOf(tpm, qualifyingData, proven?.paravisor?.claims ?? null)
+    const claims = appraiseTpm(quoted, input.reference)
+    return { proven: quoted, claims: [claims.tpm, claims.reboot, claims.boot] }
   } catch (error) {
     return { proven: null, claims: [failedBy("tpm", "tpm", error), ...afterTpm()] }
   }
 }
 
-function quoteOf(tpm: TpmEvidence, qualifyingData: Uint8Array): Verified<TpmAttestation> {
-  return verifyQuote(tpm, { qualifyingData, pcrSelection: EVIDENCE_PCRS })
+/**
+ * A quote by the key that is shown. Where a TEE vouches for the TPM, that has to be the key of its claims. These hold a bare
+ * key: that it has the attributes which are shown rests on the paravisor.
+ */
+function quoteOf(
+  tpm: TpmEvidence,
+  qualifyingData: Uint8Array,
+  vouched: Verified<AzureClaims> | null,
+): Verified<TpmAttestation> {
+  const expected = { qualifyingData, pcrSelection: EVIDENCE_PCRS }
+  if (vouched !== null)
+    verifyAzureQuote(vouched, { ...tpm, akSpki: spkiOf(parsePublic(tpm.akPublic)) }, expected)
+  return verifyQuote(tpm, expected)
 }
 
 function afterTpm(): Claim[] {
@@ -233,7 +263,7 @@ function proveIma(
       meaning: "nothing says which files ran",
       remedy: "install the IMA policy of the package as /etc/ima/ima-policy in the VM, and reboot it",
     }
-    return { proven: null, claim: failed("ima", "ima", absent) }
+    return { proven: null, claim: failedWith("ima", "ima", absent) }
   }
   try {
     const proven = verifyMeasurementList(parseMeasurementList(ima.list), pcr10)
@@ -244,43 +274,6 @@ function proveIma(
   } catch (error) {
     return { proven: null, claim: failedBy("ima", "ima", error) }
   }
-}
-
-/** A check that fell over: the coded error is the finding. Anything else is a fault of ours, and fails the check too. */
-function failedBy(check: Check, failureClass: FailureClass, error: unknown): Claim {
-  if (!(error instanceof CodedError))
-    return failed(check, "operational", {
-      code: "ERR_INTERNAL",
-      subject: check,
-      found: error instanceof Error ? error.message : String(error),
-      meaning: "the check could not be made because of a fault in this program",
-      remedy: "report it, with the evidence",
-    })
-  return failed(check, failureClass, {
-    code: error.code,
-    subject: error.at ?? check,
-    ...(error.expected === undefined ? {} : { expected: error.expected }),
-    ...(error.found === undefined ? {} : { found: error.found }),
-    meaning: error.message,
-    remedy: error.hint ?? "do not trust this machine until this is explained",
-  })
-}
-
-function notJudged(check: Check, failureClass: FailureClass, because: Check): Claim {
-  return failed(check, failureClass, {
-    code: "ERR_NOT_JUDGED",
-    subject: check,
-    meaning: `this check rests on the ${because} check, which did not pass`,
-    remedy: `see the ${because} check`,
-  })
-}
-
-function failed(
-  check: Check,
-  failureClass: FailureClass,
-  finding: Claim["findings"][number] & { code: ErrorCode },
-): Claim {
-  return { check, status: "failed", failureClass, summary: finding.meaning, findings: [finding], facts: {} }
 }
 
 function skipped(claim: Claim): Claim {
@@ -300,7 +293,8 @@ function inOrder(claims: readonly Claim[]): Claim[] {
 
 const ASSURANCE: Record<Assurance, string> = {
   simulated: "a simulated TEE: this proves nothing about hardware and is for trying the product out",
-  "tpm-inside-tee": "the TPM runs inside the TEE: boot and IMA results rest on the TEE's signature",
+  "tpm-inside-tee":
+    "the TPM runs inside the TEE: boot and IMA results rest on the TEE's signature, and on the firmware (paravisor) that its measurement names",
   "tpm-by-host":
     "the TPM is run by the host: the TEE report proves memory encryption and launch state, while boot and IMA results hold as far as the host's TPM is honest",
   "no-tee": "no TEE: boot and IMA results hold as far as the host and its TPM are honest",
@@ -308,16 +302,18 @@ const ASSURANCE: Record<Assurance, string> = {
   unproven: "not proven: a check that the answer rests on did not pass",
 }
 
-function assuranceOf(claims: readonly Claim[], tee: Verified<SnpAttestation> | null): Verdict["assurance"] {
+function assuranceOf(claims: readonly Claim[], tee: ProvenTee | null): Verdict["assurance"] {
   const label = assuranceLabel(claims, tee)
   return { label, meaning: ASSURANCE[label] }
 }
 
-function assuranceLabel(claims: readonly Claim[], tee: Verified<SnpAttestation> | null): Assurance {
+function assuranceLabel(claims: readonly Claim[], tee: ProvenTee | null): Assurance {
   const status = (check: Check) => claims.find((claim) => claim.check === check)?.status
-  if (tee?.anchor.simulated) return "simulated"
+  if (tee?.attestation.anchor.simulated) return "simulated"
   if (status("tee") === "skipped" || status("binding") === "skipped") return "no-tee"
   if (status("tee") !== "passed" || status("binding") !== "passed") return "unproven"
+  if (status("revocation") === "failed") return "unproven"
   if (status("tpm") === "skipped") return "no-tpm"
-  return status("tpm") === "passed" ? "tpm-by-host" : "unproven"
+  if (status("tpm") !== "passed") return "unproven"
+  return tee === null || tee.paravisor === null ? "tpm-by-host" : "tpm-inside-tee"
 }

@@ -16,6 +16,8 @@ export interface AnchorKey {
   readonly spki: Uint8Array
 }
 
+const NONE: ReadonlySet<Certificate> = new Set()
+
 /** Critical extensions that the checks below take into account. Any other makes a certificate unusable. */
 const UNDERSTOOD: ReadonlySet<string> = new Set([OID_BASIC_CONSTRAINTS, OID_KEY_USAGE])
 
@@ -24,16 +26,23 @@ const UNDERSTOOD: ReadonlySet<string> = new Set([OID_BASIC_CONSTRAINTS, OID_KEY_
  * validity at `at`, CA bits, path lengths, key usage, critical extensions. Revocation is not looked at.
  * @param path the device's certificate first; the last one is signed by the anchor. The anchor's own certificate is not
  *   part of it: an anchor is a key, and what a certificate says about that key adds nothing.
+ * @param signed those of the path whose signature by the next one (or the anchor) the caller has just checked with
+ *   `isSignedBy`; it is not checked twice.
  * @throws VerifyError ERR_CERT_*
  */
-export function verifyChain(path: readonly Certificate[], anchor: AnchorKey, at: Date): void {
+export function verifyChain(
+  path: readonly Certificate[],
+  anchor: AnchorKey,
+  at: Date,
+  signed: ReadonlySet<Certificate> = NONE,
+): void {
   path.forEach((certificate, index) => {
     const place = placeOf(certificate)
     verifyValidity(certificate, place, at)
     verifyExtensions(certificate, place)
     if (index === 0) verifyDeviceCertificate(certificate, place)
     else verifyAuthority(certificate, place, index - 1)
-    verifyIssuer(certificate, place, path[index + 1] ?? anchor)
+    verifyIssuer(certificate, place, path[index + 1] ?? anchor, signed.has(certificate))
   })
 }
 
@@ -46,7 +55,7 @@ export function verifyAuthorityItself(root: Certificate): void {
   const place = placeOf(root)
   verifyExtensions(root, place)
   verifyAuthority(root, place, 0)
-  verifyIssuer(root, place, root)
+  verifyIssuer(root, place, root, false)
 }
 
 /** The common name, for messages: certificates come from the other side, so it is quoted. */
@@ -114,7 +123,12 @@ function verifyAuthority({ basicConstraints, keyUsage }: Certificate, place: str
     })
 }
 
-function verifyIssuer(certificate: Certificate, place: string, issuer: Certificate | AnchorKey): void {
+function verifyIssuer(
+  certificate: Certificate,
+  place: string,
+  issuer: Certificate | AnchorKey,
+  signed: boolean,
+): void {
   const named =
     "name" in issuer
       ? certificate.issuer.commonName === issuer.name
@@ -126,7 +140,7 @@ function verifyIssuer(certificate: Certificate, place: string, issuer: Certifica
       expected: `issuer ${JSON.stringify(issuerName)}`,
       found: JSON.stringify(certificate.issuer.commonName),
     })
-  if (!isSignedBy(certificate, issuer.spki))
+  if (!signed && !isSignedBy(certificate, issuer.spki))
     throw new VerifyError("ERR_CERT_SIGNATURE", {
       at: place,
       expected: `a signature by ${JSON.stringify(issuerName)}`,
@@ -140,8 +154,16 @@ function verifyIssuer(certificate: Certificate, place: string, issuer: Certifica
  * @throws VerifyError ERR_CERT_ALGORITHM where key and scheme do not fit or are too weak
  */
 export function isSignedBy(certificate: Certificate, spki: Uint8Array): boolean {
-  const { signatureAlgorithm: algorithm, tbs, signature } = certificate
-  const place = placeOf(certificate)
+  return isSigned(certificate, spki, placeOf(certificate))
+}
+
+/** As `isSignedBy`, for anything that an authority signs. @param place for messages. */
+export function isSigned(
+  signed: Pick<Certificate, "signatureAlgorithm" | "tbs" | "signature">,
+  spki: Uint8Array,
+  place: string,
+): boolean {
+  const { signatureAlgorithm: algorithm, tbs, signature } = signed
   const key = publicKeyOf(spki, `${place}, issuer`)
   if (algorithm.scheme === "ecdsa") {
     requireKind(key.asymmetricKeyType === "ec", place, "an EC key", key)

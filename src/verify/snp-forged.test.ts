@@ -20,7 +20,7 @@ const turin = await fakeChip("Turin")
 const ANCHORS = [milan.anchor, turin.anchor]
 
 const verify = (report: Uint8Array, certificates: readonly Uint8Array[], anchors = ANCHORS) =>
-  verifySnp({ report, certificates, anchors, at: JUDGED })
+  verifySnp({ report, certificates, anchors, crl: null, at: JUDGED })
 
 test("honest chips of both layouts verify under their roots", () => {
   expect(attested(milan).reportedTcb).toEqual({ bootloader: 4, tee: 0, snp: 24, microcode: 219 })
@@ -158,6 +158,7 @@ test("a time that is no time is refused", () => {
       report: fakeReport(milan),
       certificates: milan.certificates,
       anchors: ANCHORS,
+      crl: null,
       at: new Date(Number.NaN),
     })
   expect(judge).toThrowCode("ERR_INTERNAL")

@@ -6,7 +6,9 @@ import { encodePem, parsePem } from "../formats/pem.ts"
 import { parseCertificateTable } from "../formats/snp/certificate-table.ts"
 import { parseLegacySnpBlob } from "../formats/snp/legacy-blob.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
+import { parseCrl } from "../formats/x509/crl.ts"
 import { isSignedBy } from "./certificate-chain.ts"
+import { verifyCrl } from "./crl.ts"
 import { verifySnp } from "./snp.ts"
 
 const AT = new Date("2026-08-06T14:05:07Z")
@@ -18,7 +20,7 @@ const AMD_CAS = HAVE_VECTORS
   : []
 
 function judgeByAmd(report: Uint8Array, leaves: readonly Uint8Array[], at: Date, cas = AMD_CAS) {
-  return verifySnp({ report, certificates: [...leaves, ...cas], anchors: AMD_ANCHORS, at })
+  return verifySnp({ report, certificates: [...leaves, ...cas], anchors: AMD_ANCHORS, crl: null, at })
 }
 
 function leafOf(related: Readonly<Record<string, unknown>> | null | undefined): Uint8Array[] {
@@ -183,11 +185,12 @@ describe.skipIf(!HAVE_VECTORS)("reports that must be refused", () => {
 describe.skipIf(!HAVE_VECTORS)("reports under a test root", () => {
   const at = new Date("2026-06-01T00:00:00Z")
   const file = (name: string) => vector(`snp-testpki/${name}`)
-  const judge = (report = "report.bin", vcek = "vcek.der", when = at) =>
+  const judge = (report = "report.bin", vcek = "vcek.der", when = at, crl: string | null = null) =>
     verifySnp({
       report: file(report),
       certificates: [file(vcek), file("ask.der"), file("ark.der")],
       anchors: [trustAnchorFromPem(encodePem("CERTIFICATE", file("ark.der")))],
+      crl: crl === null ? null : file(crl),
       at: when,
     })
 
@@ -197,13 +200,15 @@ describe.skipIf(!HAVE_VECTORS)("reports under a test root", () => {
 
   test("with AMD's roots it is refused, although its names are AMD's", () => {
     const certificates = [file("vcek.der"), file("ask.der"), file("ark.der")]
-    const judgeReal = () => verifySnp({ report: file("report.bin"), certificates, anchors: AMD_ANCHORS, at })
+    const judgeReal = () =>
+      verifySnp({ report: file("report.bin"), certificates, anchors: AMD_ANCHORS, crl: null, at })
     expect(judgeReal).toThrowCode("ERR_CERT_UNTRUSTED")
   })
 
   test("with no roots at all it is refused", () => {
     const certificates = [file("vcek.der"), file("ask.der"), file("ark.der")]
-    const judgeNone = () => verifySnp({ report: file("report.bin"), certificates, anchors: [], at })
+    const judgeNone = () =>
+      verifySnp({ report: file("report.bin"), certificates, anchors: [], crl: null, at })
     expect(judgeNone).toThrowCode("ERR_CERT_UNTRUSTED")
   })
 
@@ -234,6 +239,35 @@ describe.skipIf(!HAVE_VECTORS)("reports under a test root", () => {
     test(`${report}: ${code}`, () => {
       expect(() => judge(report)).toThrowCode(code)
     })
+
+  test("with its root's list revocation is checked", () => {
+    expect(judge("report.bin", "vcek.der", at, "crl-empty.der")).toMatchObject({
+      revocation: "checked",
+      crl: {
+        thisUpdate: new Date("2025-01-01T00:00:00Z"),
+        nextUpdate: new Date("2030-01-01T00:00:00Z"),
+        number: "07",
+      },
+    })
+  })
+
+  for (const [crl, code] of [
+    ["crl-ask-revoked.der", "ERR_CERT_REVOKED"],
+    ["crl-vcek-revoked.der", "ERR_CERT_REVOKED"],
+    ["crl-expired.der", "ERR_CRL_EXPIRED"],
+    ["crl-other-product.der", "ERR_CRL_ISSUER"],
+    ["crl-wrong-signer.der", "ERR_CRL_SIGNATURE"],
+  ] as const)
+    test(`${crl}: ${code}`, () => {
+      expect(() => judge("report.bin", "vcek.der", at, crl)).toThrowCode(code)
+    })
+
+  test("a list that is issued later than the time of verification is refused", () => {
+    const early = new Date("2024-12-31T23:59:59Z")
+    const list = parseCrl(file("crl-empty.der"))
+    const issuer = { spki: parseCertificate(file("ark.der")).spki, name: list.issuer.der }
+    expect(() => verifyCrl(list, issuer, early)).toThrowCode("ERR_CRL_NOT_YET_VALID")
+  })
 
   test("a report that allows debugging is genuine: refusing it is for appraisal", () => {
     expect(judge("report-debug.bin").report.policy & (1n << 19n)).not.toBe(0n)

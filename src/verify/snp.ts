@@ -6,6 +6,7 @@ import { parseSnpReport, type SnpReport } from "../formats/snp/report.ts"
 import { parseTcb, type SnpProduct, type Tcb, tcbComponents } from "../formats/snp/tcb.ts"
 import { type Certificate, parseCertificate } from "../formats/x509/certificate.ts"
 import { isSignedBy, placeOf, publicKeyOf, verifyChain } from "./certificate-chain.ts"
+import { type RevocationList, verifySnpRevocation } from "./snp-revocation.ts"
 import { markVerified, type Verified } from "./verified.ts"
 
 /** A pinned ARK: the root of one product's chain. */
@@ -34,8 +35,12 @@ export interface SnpAttestation {
   readonly cspId: string | null
   /** The chip's identifier; null where a VLEK signed, which proves no chip. */
   readonly chipId: Uint8Array | null
-  /** Revocation lists were not consulted. */
-  readonly revocation: "not-checked"
+  /** The certificates that vouch for the report: VCEK or VLEK, and the ASK or ASVK above it. */
+  readonly path: readonly [leaf: Certificate, intermediate: Certificate]
+  /** `not-checked`: there was no revocation list, and nothing is known. */
+  readonly revocation: "checked" | "not-checked"
+  /** The list that was consulted; null where none was. */
+  readonly crl: RevocationList | null
 }
 
 /** Host-provided certificates that are looked at. */
@@ -45,14 +50,17 @@ const MAX_CERTIFICATES = 16
  * Proves that an AMD processor made a report. The certificates come from the other side and only help to find the chain;
  * trust comes from `anchors` alone. Every step throws at the first fault.
  * @param input.report 1184 bytes. @param input.certificates DER, in any order; those not needed are ignored.
+ * @param input.crl the root's revocation list, DER; null leaves `revocation` at `not-checked`, which is for the caller to
+ *   judge (`verifySnpRevocation` does it later).
  * @param input.at the time for validity.
- * @throws ParseError where report or leaf certificate are malformed
- * @throws VerifyError ERR_CERT_*, ERR_SNP_*
+ * @throws ParseError where report, leaf certificate or list are malformed
+ * @throws VerifyError ERR_CERT_*, ERR_SNP_*, ERR_CRL_*
  */
 export function verifySnp(input: {
   report: Uint8Array
   certificates: readonly Uint8Array[]
   anchors: readonly TrustAnchor[]
+  crl: Uint8Array | null
   at: Date
 }): Verified<SnpAttestation> {
   const report = parseSnpReport(input.report)
@@ -62,11 +70,12 @@ export function verifySnp(input: {
   const { intermediate, anchor } = findAuthority(pool, leaf, facts.product, input.anchors)
   verifySnpNames(leaf, intermediate, anchor, facts)
   verifySnpAlgorithms([leaf, intermediate])
-  verifyChain([leaf, intermediate], anchor, input.at)
+  // The anchor was found by the intermediate's signature.
+  verifyChain([leaf, intermediate], anchor, input.at, new Set([intermediate]))
   verifyReportMatchesLeaf(report, facts)
   verifyReportSignature(report, leaf)
   const tcb = (raw: Uint8Array) => parseTcb(raw, facts.product)
-  return markVerified({
+  const attestation = markVerified<SnpAttestation>({
     report,
     product: facts.product,
     signer: facts.signer,
@@ -77,8 +86,11 @@ export function verifySnp(input: {
     launchTcb: tcb(report.launchTcb),
     cspId: facts.cspId,
     chipId: facts.hwId === null ? null : report.chipId,
+    path: [leaf, intermediate],
     revocation: "not-checked",
+    crl: null,
   })
+  return input.crl === null ? attestation : verifySnpRevocation(attestation, input.crl, input.at)
 }
 
 /** The report claims to be signed, and by an algorithm that exists. */

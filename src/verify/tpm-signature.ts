@@ -1,12 +1,13 @@
 import { constants, createPublicKey, type KeyObject, verify } from "node:crypto"
 import { VerifyError } from "../errors.ts"
-import { shortHex } from "../formats/hex.ts"
+import { bytesEqual, shortHex } from "../formats/hex.ts"
 import { ALG, algorithmText, CURVE, type HashName, hashName } from "../formats/tpm/algorithms.ts"
 import {
   type EccPublic,
   hasAttribute,
   type ObjectAttribute,
   type RsaPublic,
+  type SchemeParameters,
   type TpmPublic,
 } from "../formats/tpm/public.ts"
 import type { TpmSignature } from "../formats/tpm/signature.ts"
@@ -44,6 +45,13 @@ const CURVES: Readonly<Record<number, Curve>> = {
 const RSA_MIN_BITS = 2048
 const RSA_EXPONENT = 65537
 
+/** What a signature is checked with: the key and its scheme, whatever is known of its attributes. */
+export type SignatureKey =
+  | Pick<EccPublic, "type" | "scheme" | "curveId" | "x" | "y">
+  | Pick<RsaPublic, "type" | "scheme" | "keyBits" | "exponent" | "modulus">
+type EccKey = Extract<SignatureKey, { type: "ecc" }>
+type RsaKey = Extract<SignatureKey, { type: "rsa" }>
+
 /**
  * That a public area is that of an attestation key. Its attributes are part of its Name; whether that Name belongs to a
  * genuine TPM is for the caller to establish.
@@ -66,7 +74,11 @@ export function verifyAttestationKey(key: TpmPublic): void {
  * @returns the hash algorithm of the signature
  * @throws VerifyError ERR_TPM_SCHEME, ERR_TPM_AK_KEY, ERR_TPM_SIGNATURE
  */
-export function verifyTpmSignature(key: TpmPublic, signature: TpmSignature, message: Uint8Array): HashName {
+export function verifyTpmSignature(
+  key: SignatureKey,
+  signature: TpmSignature,
+  message: Uint8Array,
+): HashName {
   const hash = agreedHash(key, signature)
   const good =
     key.type === "ecc" ? verifyEcc(key, signature, hash, message) : verifyRsa(key, signature, hash, message)
@@ -78,7 +90,53 @@ export function verifyTpmSignature(key: TpmPublic, signature: TpmSignature, mess
   return hash
 }
 
-function agreedHash(key: TpmPublic, signature: TpmSignature): HashName {
+/**
+ * A key of which nothing is known but its SubjectPublicKeyInfo, with the scheme that the verifier demands of it.
+ * @param spki DER. @throws VerifyError ERR_TPM_AK_KEY for anything but RSA, P-256, P-384
+ */
+export function bareKey(spki: Uint8Array, scheme: SchemeParameters): SignatureKey {
+  const key = importSpki(spki)
+  const { kty, crv, n, x, y } = key.export({ format: "jwk" })
+  const { modulusLength: keyBits, publicExponent } = key.asymmetricKeyDetails ?? {}
+  if (kty === "RSA" && keyBits !== undefined && publicExponent !== undefined)
+    return { type: "rsa", scheme, keyBits, exponent: Number(publicExponent), modulus: bytesOf(n) }
+  const curve = Object.entries(CURVES).find(([, { name }]) => name === crv)
+  if (kty === "EC" && curve !== undefined)
+    return { type: "ecc", scheme, curveId: Number(curve[0]), x: bytesOf(x), y: bytesOf(y) }
+  throw new VerifyError("ERR_TPM_AK_KEY", {
+    at: "AK",
+    expected: "an RSA, P-256 or P-384 key",
+    found: `${key.asymmetricKeyType} ${crv ?? ""}`.trim(),
+  })
+}
+
+/** DER SubjectPublicKeyInfo of a key. @throws VerifyError ERR_TPM_AK_KEY */
+export function spkiOf(key: SignatureKey): Uint8Array {
+  const publicKey = key.type === "ecc" ? importEcc(key, curveOf(key)) : importRsa(key)
+  return Uint8Array.from(publicKey.export({ type: "spki", format: "der" }))
+}
+
+function importSpki(spki: Uint8Array): KeyObject {
+  try {
+    const key = createPublicKey({ key: Buffer.from(spki), format: "der", type: "spki" })
+    // What follows the key, and other encodings of the same key, are refused.
+    if (bytesEqual(key.export({ type: "spki", format: "der" }), spki)) return key
+    throw new TypeError("bytes that are no part of the key")
+  } catch (cause) {
+    throw new VerifyError("ERR_TPM_AK_KEY", {
+      at: "AK",
+      expected: "a SubjectPublicKeyInfo in DER",
+      found: cause instanceof Error ? cause.message : String(cause),
+      cause,
+    })
+  }
+}
+
+function bytesOf(base64url: string | undefined): Uint8Array {
+  return Uint8Array.from(Buffer.from(base64url ?? "", "base64url"))
+}
+
+function agreedHash(key: SignatureKey, signature: TpmSignature): HashName {
   const expected = key.scheme === null ? "a scheme" : schemeText(key.scheme.scheme, key.scheme.hash)
   const found = schemeText(ALG[signature.scheme], signature.hash)
   const hash = hashName(signature.hash)
@@ -98,24 +156,32 @@ function schemeText(scheme: number, hash: number | null): string {
   return `${algorithmText(scheme)}${hash === null ? "" : ` ${algorithmText(hash)}`}`
 }
 
-function verifyEcc(key: EccPublic, signature: TpmSignature, hash: HashName, message: Uint8Array): boolean {
+function verifyEcc(key: EccKey, signature: TpmSignature, hash: HashName, message: Uint8Array): boolean {
   if (signature.scheme !== "ecdsa") return false
+  const curve = curveOf(key)
+  const publicKey = importEcc(key, curve)
+  const r = inRange(signature.r, curve, "r")
+  const s = inRange(signature.s, curve, "s")
+  return verify(hash, message, { key: publicKey, dsaEncoding: "ieee-p1363" }, Buffer.concat([r, s]))
+}
+
+function curveOf(key: EccKey): Curve {
   const curve = CURVES[key.curveId]
-  if (curve === undefined)
-    throw new VerifyError("ERR_TPM_AK_KEY", {
-      at: "AK curve",
-      expected: "P-256 or P-384",
-      found: `0x${key.curveId.toString(16)}`,
-    })
-  const publicKey = importKey({
+  if (curve !== undefined) return curve
+  throw new VerifyError("ERR_TPM_AK_KEY", {
+    at: "AK curve",
+    expected: "P-256 or P-384",
+    found: `0x${key.curveId.toString(16)}`,
+  })
+}
+
+function importEcc(key: EccKey, curve: Curve): KeyObject {
+  return importKey({
     kty: "EC",
     crv: curve.name,
     x: base64url(fixed(key.x, curve.size, "AK x")),
     y: base64url(fixed(key.y, curve.size, "AK y")),
   })
-  const r = inRange(signature.r, curve, "r")
-  const s = inRange(signature.s, curve, "s")
-  return verify(hash, message, { key: publicKey, dsaEncoding: "ieee-p1363" }, Buffer.concat([r, s]))
 }
 
 /** A signature with r or s of zero, or not below the order, is none. Libraries have got this wrong before. */
@@ -144,10 +210,9 @@ function fixed(integer: Uint8Array, size: number, at: string): Uint8Array {
   return out
 }
 
-function verifyRsa(key: RsaPublic, signature: TpmSignature, hash: HashName, message: Uint8Array): boolean {
+function verifyRsa(key: RsaKey, signature: TpmSignature, hash: HashName, message: Uint8Array): boolean {
   if (signature.scheme === "ecdsa") return false
-  checkRsaKey(key)
-  const publicKey = importKey({ kty: "RSA", n: base64url(key.modulus), e: "AQAB" })
+  const publicKey = importRsa(key)
   // A signature is exactly as long as the modulus; shorter ones would be padded by some libraries.
   if (signature.signature.length !== key.modulus.length) return false
   const padding =
@@ -157,7 +222,12 @@ function verifyRsa(key: RsaPublic, signature: TpmSignature, hash: HashName, mess
   return verify(hash, message, { key: publicKey, padding, saltLength }, signature.signature)
 }
 
-function checkRsaKey(key: RsaPublic): void {
+function importRsa(key: RsaKey): KeyObject {
+  checkRsaKey(key)
+  return importKey({ kty: "RSA", n: base64url(key.modulus), e: "AQAB" })
+}
+
+function checkRsaKey(key: RsaKey): void {
   const exponent = key.exponent === 0 ? RSA_EXPONENT : key.exponent
   if (exponent !== RSA_EXPONENT)
     throw new VerifyError("ERR_TPM_AK_KEY", {

@@ -5,8 +5,8 @@ import { ALG, type HashName } from "../formats/tpm/algorithms.ts"
 import { parseAttest, type QuoteAttest } from "../formats/tpm/attest.ts"
 import { selectedPcrs, selectionText, selectPcrs } from "../formats/tpm/pcr-selection.ts"
 import { parsePublic, tpmName } from "../formats/tpm/public.ts"
-import { parseSignature } from "../formats/tpm/signature.ts"
-import { verifyAttestationKey, verifyTpmSignature } from "./tpm-signature.ts"
+import { parseSignature, type TpmSignature } from "../formats/tpm/signature.ts"
+import { type SignatureKey, verifyAttestationKey, verifyTpmSignature } from "./tpm-signature.ts"
 import { markVerified, type Verified } from "./verified.ts"
 
 /** A quote and what is needed to check it, as the attester sent them. */
@@ -28,10 +28,8 @@ export interface QuoteExpectation {
   readonly pcrSelection: readonly number[]
 }
 
-/** What a TPM with this attestation key stated. That the key is a genuine TPM's is proven elsewhere, or not at all. */
-export interface TpmAttestation {
-  /** TPM Name of the attestation key: names its attributes too. */
-  readonly akName: Uint8Array
+/** A quote's content, by whichever key it is signed. */
+export interface TpmStatement {
   /** Qualified Name of the attestation key: says in which hierarchy it is. */
   readonly qualifiedSigner: Uint8Array
   readonly pcrSelection: readonly number[]
@@ -48,6 +46,21 @@ export interface TpmAttestation {
   readonly firmwareVersion: bigint
 }
 
+/** What a TPM with this attestation key stated. That the key is a genuine TPM's is proven elsewhere, or not at all. */
+export interface TpmAttestation extends TpmStatement {
+  /** TPM Name of the attestation key: names its attributes too. */
+  readonly akName: Uint8Array
+}
+
+/**
+ * What the holder of a bare public key signed. A bare key has no attributes: nothing here shows that it is a TPM's, or that
+ * it would not sign a made-up statement. Where a TEE vouches for the key as its virtual TPM's attestation key, the statement
+ * is worth as much as that; where nobody does, it proves possession of the key and no more.
+ */
+export interface BareKeyStatement extends TpmStatement {
+  readonly akAttributes: "unknown"
+}
+
 /**
  * Verifies a quote: a restricted key of a TPM signed, for this very request, exactly these PCRs with exactly these values.
  * @throws ParseError where a structure is malformed, ERR_TPM_MAGIC, ERR_TPM_ATTEST_TYPE
@@ -60,13 +73,34 @@ export function verifyQuote(
 ): Verified<TpmAttestation> {
   const key = parsePublic(akPublic)
   verifyAttestationKey(key)
-  const hash = verifyTpmSignature(key, parseSignature(signature), quote)
+  const statement = verifyStatement({ quote, signature: parseSignature(signature), pcrs }, key, expected)
+  return markVerified({ akName: tpmName(key), ...statement })
+}
+
+/**
+ * Verifies a quote by a key of which nothing but the key itself is known.
+ * @param key with the scheme that the verifier demands: the signer does not choose it.
+ * @throws as verifyQuote, save ERR_TPM_AK_ATTRIBUTES
+ */
+export function verifyBareKeyQuote(
+  evidence: { quote: Uint8Array; signature: TpmSignature; pcrs: readonly Uint8Array[] },
+  key: SignatureKey,
+  expected: QuoteExpectation,
+): Verified<BareKeyStatement> {
+  return markVerified({ akAttributes: "unknown", ...verifyStatement(evidence, key, expected) })
+}
+
+function verifyStatement(
+  { quote, signature, pcrs }: { quote: Uint8Array; signature: TpmSignature; pcrs: readonly Uint8Array[] },
+  key: SignatureKey,
+  expected: QuoteExpectation,
+): TpmStatement {
+  const hash = verifyTpmSignature(key, signature, quote)
   const attest = parseAttest(quote)
   verifyQualifyingData(attest, expected.qualifyingData)
   verifySelection(attest, expected.pcrSelection)
   verifyValues(attest, pcrs, hash)
-  return markVerified({
-    akName: tpmName(key),
+  return {
     qualifiedSigner: attest.qualifiedSigner,
     pcrSelection: expected.pcrSelection,
     pcrs,
@@ -75,7 +109,7 @@ export function verifyQuote(
     clock: attest.clock,
     safe: attest.safe,
     firmwareVersion: attest.firmwareVersion,
-  })
+  }
 }
 
 function verifyQualifyingData(attest: QuoteAttest, expected: Uint8Array): void {

@@ -67,7 +67,9 @@ export function fakeTpm(pcrs: readonly Uint8Array[] = Array.from({ length: 24 },
   return {
     random: async (count) => crypto.getRandomValues(new Uint8Array(count)),
     ensureKeys: async () => ({ ekPublic: ak.akPublic, akPublic: ak.akPublic }),
+    readPublic: async () => null,
     readNv: async () => null,
+    writeNv: async () => undefined,
     close: async () => undefined,
     quote: async (request) => {
       const pcrValues = request.pcrs.map((pcr) => pcrs[pcr] ?? new Uint8Array(32))

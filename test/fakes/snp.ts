@@ -3,10 +3,12 @@ import { SNP_OID, SNP_TCB_OID } from "../../src/formats/snp/leaf-certificate.ts"
 import type { SnpReportFields } from "../../src/formats/snp/report.ts"
 import { type SnpProduct, type Tcb, tcbComponents } from "../../src/formats/snp/tcb.ts"
 import { parseCertificate } from "../../src/formats/x509/certificate.ts"
+import { CRL_OID } from "../../src/formats/x509/crl.ts"
 import { encodeDer, encodeInteger, TAG } from "../../src/formats/x509/der.ts"
 import {
   createSimulatedAuthorities,
   encodeCertificate,
+  encodeCrl,
   encodeExtension,
   issueSimulatedVcek,
   type SimulatedAuthorities,
@@ -106,6 +108,23 @@ export function leafExtensions({ chip }: FakeChip): Record<string, Uint8Array> {
   }
 }
 
+/** A revocation list of a product's root that differs from an empty one in these parts. */
+export async function fakeCrl(
+  product: SnpProduct = "Milan",
+  change: Partial<Parameters<typeof encodeCrl>[0]> = {},
+): Promise<Uint8Array> {
+  const { ark } = await fakeAuthorities(product)
+  return encodeCrl({
+    issuer: ark.name,
+    issuerKey: ark.key,
+    thisUpdate: MADE,
+    nextUpdate: new Date("2027-01-01T00:00:00Z"),
+    revoked: [],
+    extensions: [encodeExtension(CRL_OID.number, false, encodeInteger(1))],
+    ...change,
+  })
+}
+
 /** A report by the chip that differs from an ordinary one in these fields. */
 export function fakeReport({ chip }: FakeChip, overrides: Partial<SnpReportFields> = {}): Uint8Array {
   return signSimulatedReport(chip, { reportData: new Uint8Array(64).fill(0x5a), overrides })
@@ -117,6 +136,7 @@ export function attested(fake: FakeChip, overrides: Partial<SnpReportFields> = {
     report: fakeReport(fake, overrides),
     certificates: fake.certificates,
     anchors: [fake.anchor],
+    crl: null,
     at: JUDGED,
   })
 }

@@ -14,8 +14,10 @@ import { encodeAttest, parseAttest } from "../../src/formats/tpm/attest.ts"
 import { selectPcrs } from "../../src/formats/tpm/pcr-selection.ts"
 import { encodePublic, OBJECT, parsePublic } from "../../src/formats/tpm/public.ts"
 import { encodeSignature } from "../../src/formats/tpm/signature.ts"
+import { parseCrl } from "../../src/formats/x509/crl.ts"
 import { encodeSnapshot, parseSnapshot, type Snapshot } from "../../src/policy/snapshot.ts"
 import { parseWhitelist } from "../../src/policy/whitelist.ts"
+import { emptyTdxPolicy } from "../fakes/snapshots.ts"
 import { Lab, newTlsKey, outcome, sha256 } from "./lab.ts"
 
 let lab: Lab
@@ -51,8 +53,17 @@ function tpmOf(evidence: Evidence) {
 }
 
 function teeOf(evidence: Evidence) {
-  if (evidence.tee === null) throw new Error("no TEE part")
+  if (evidence.tee?.kind !== "sev-snp") throw new Error("no TEE part")
   return evidence.tee
+}
+
+/** Whether this is the revocation list among the certificates. */
+function isList(der: Uint8Array): boolean {
+  try {
+    return parseCrl(der).der.length > 0
+  } catch {
+    return false
+  }
 }
 
 function listOf(evidence: Evidence): Uint8Array {
@@ -162,6 +173,27 @@ describe("TEE", () => {
     }
     expect([...exits]).toEqual([EXIT.tee])
   }, 30_000)
+
+  test("T4: the revocation list is kept back, altered, or another root's", async () => {
+    const foreign = teeOf(await other.evidence(randomBytes(32))).certificates.find(isList)
+    const withList = (change: (list: Uint8Array) => readonly Uint8Array[]) =>
+      attacked((honest) => {
+        const certificates = teeOf(honest).certificates.flatMap((der) => (isList(der) ? change(der) : [der]))
+        return { ...honest, tee: { ...teeOf(honest), certificates } }
+      })
+    const altered = (list: Uint8Array) => {
+      const changed = list.slice()
+      changed[changed.length - 1] = (changed.at(-1) ?? 0) ^ 1
+      return [changed]
+    }
+    expect((await withList((list) => [list])).exit).toBe(EXIT.ok)
+    expect(await withList(() => [])).toEqual({ exit: EXIT.tee, codes: ["ERR_REVOCATION_NOT_CHECKED"] })
+    expect(await withList(altered)).toEqual({ exit: EXIT.tee, codes: ["ERR_CRL_SIGNATURE"] })
+    expect(await withList(() => (foreign === undefined ? [] : [foreign]))).toEqual({
+      exit: EXIT.tee,
+      codes: ["ERR_CRL_SIGNATURE"],
+    })
+  })
 
   test.each([
     ["T5: debug allowed", { policy: 0x30000n | (1n << 19n) }, EXIT.tee],
@@ -479,7 +511,7 @@ describe("snapshot and boot", () => {
     const judged = (changes: Partial<Snapshot>) =>
       outcome(lab.judge(evidence, nonce, { reference: { ...reference, ...changes } })).exit
     expect(judged({ tee_policy: null })).toBe(EXIT.tee)
-    expect(judged({ tee_policy: { Tdx: {} } })).toBe(EXIT.tee)
+    expect(judged({ tee_policy: { Tdx: emptyTdxPolicy() } })).toBe(EXIT.tee)
     expect(judged({ tee_reference: null })).not.toBe(EXIT.ok)
     expect(judged({ tpm_reference: null })).toBe(EXIT.tpm)
     expect(judged({ tpm_policy: null })).toBe(EXIT.reboot)

@@ -71,6 +71,7 @@ describe("verify", () => {
     expect(claims.map(({ check }) => check)).toEqual([
       "channel",
       "tee",
+      "revocation",
       "tcb",
       "binding",
       "tpm",

@@ -124,7 +124,7 @@ export class Lab {
     quote: (qualifyingData: Uint8Array) => { quote: Uint8Array; signature: Uint8Array },
   ): Promise<Evidence> {
     const honest = await this.evidence(nonce)
-    if (honest.tee === null || honest.tpm === null) throw new Error("the lab has TEE and TPM")
+    if (honest.tee?.kind !== "sev-snp" || honest.tpm === null) throw new Error("the lab has TEE and TPM")
     const report = this.report(evidenceReportData(nonce, this.spki, tpmName(parsePublic(akPublic))))
     const made = quote(evidenceQualifyingData(nonce, this.spki, report))
     return { ...honest, tee: { ...honest.tee, report }, tpm: { ...honest.tpm, akPublic, ...made } }
@@ -156,6 +156,9 @@ export class Lab {
       },
       whitelist: FileHashIndex.EMPTY,
       anchors: [this.anchor],
+      crl: null,
+      crlAbsence: null,
+      intel: { anchors: [], collateral: null, problems: [] },
       applications: [],
       skip: new Set<Check>(),
       ...changes,

@@ -1,9 +1,12 @@
 import { createHash } from "node:crypto"
 import { AgentError } from "../../errors.ts"
+import { parseHclEnvelope } from "../../formats/azure/hcl.ts"
 import { toBase64 } from "../../formats/hex.ts"
 import { encodeLegacySnpBlob } from "../../formats/snp/legacy-blob.ts"
+import type { AnyReport } from "../../native/ports.ts"
 import type { AgentApp, RouteContext } from "../app.ts"
-import { requireTpm } from "../attestation-key.ts"
+import { quoteRequest, requireTpm } from "../attestation-key.ts"
+import { tdQuoteOf } from "../evidence.ts"
 import { nonceOf } from "../request.ts"
 
 /** The PCR that a client of Cosmian VM 1.3 asks for without saying so. */
@@ -19,10 +22,8 @@ export function quoteRoutes(app: AgentApp, context: RouteContext): void {
     if (tee === null) throw new AgentError("ERR_NO_TEE", { hint: "run the agent in a confidential VM" })
     const leafDigest = createHash("sha256").update(identity.leafDer).digest()
     const reportData = new Uint8Array([...nonce, ...leafDigest])
-    const { report, certificates } = await context.inTurn(c.env, c.req.raw.signal, () =>
-      tee.getReport(reportData),
-    )
-    return c.json([...encodeLegacySnpBlob(report, certificates)])
+    const given = await context.inTurn(c.env, c.req.raw.signal, () => tee.getReport(reportData))
+    return c.json([...legacyBytes(given)])
   })
 
   app.get("/quote/tpm", async (c) => {
@@ -30,7 +31,11 @@ export function quoteRoutes(app: AgentApp, context: RouteContext): void {
     const tpm = requireTpm(devices.tpm)
     const answer = await context.inTurn(c.env, c.req.raw.signal, async () => {
       const info = await key?.info()
-      const { attest, signature } = await tpm.quote({ pcrs: [IMA_PCR], qualifyingData })
+      const request =
+        info === undefined
+          ? { pcrs: [IMA_PCR], qualifyingData }
+          : quoteRequest(info, [IMA_PCR], qualifyingData)
+      const { attest, signature } = await tpm.quote(request)
       return { attest, signature, akPublic: info?.akPublic ?? new Uint8Array(0) }
     })
     return c.json({
@@ -40,4 +45,18 @@ export function quoteRoutes(app: AgentApp, context: RouteContext): void {
       public_key: toBase64(answer.akPublic),
     })
   })
+}
+
+/** A report as Cosmian VM 1.3 sent it. On Azure it is the one below the paravisor, whose report data are not the caller's. */
+function legacyBytes(given: AnyReport): Uint8Array {
+  switch (given.kind) {
+    case "sev-snp":
+      return encodeLegacySnpBlob(given.report, given.certificates)
+    case "tdx":
+      return given.quote
+    case "azure-snp":
+      return encodeLegacySnpBlob(parseHclEnvelope(given.hclReport).hardwareReport, given.certificates)
+    case "azure-tdx":
+      return tdQuoteOf(given)
+  }
 }

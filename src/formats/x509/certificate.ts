@@ -11,11 +11,11 @@ import {
   oidText,
   single,
   smallInteger,
-  stringValue,
   TAG,
   timeValue,
   wholeBits,
 } from "./der.ts"
+import { type DistinguishedName, parseName } from "./name.ts"
 import { parseSignatureAlgorithm, type SignatureAlgorithm } from "./signature-algorithm.ts"
 
 /** An X.509 version 3 certificate, as far as chain checks need it. Nothing in it is verified. */
@@ -41,13 +41,6 @@ export interface Certificate {
   readonly keyUsage: ReadonlySet<number> | null
 }
 
-export interface DistinguishedName {
-  /** DER. Names are compared by these bytes. */
-  readonly der: Uint8Array
-  /** Null where there is none, or more than one. */
-  readonly commonName: string | null
-}
-
 export interface Extension {
   readonly critical: boolean
   /** Content of the extension's OCTET STRING. */
@@ -65,7 +58,6 @@ export const KEY_USAGE = { digitalSignature: 0, keyCertSign: 5, crlSign: 6 } as 
 
 export const OID_BASIC_CONSTRAINTS = "2.5.29.19"
 export const OID_KEY_USAGE = "2.5.29.15"
-const OID_COMMON_NAME = "2.5.4.3"
 
 /** Larger certificates are refused before they are read. */
 const MAX_CERTIFICATE = 32 * 1024
@@ -143,32 +135,23 @@ function requireVersion3(version: DerElement | null): void {
     })
 }
 
-function parseTime(reader: DerReader, what: string): Date {
+/** A UTCTime or GeneralizedTime. @throws ParseError ERR_MALFORMED, ERR_TRUNCATED */
+export function parseTime(reader: DerReader, what: string): Date {
   const tag = reader.peek() === TAG.generalizedTime ? TAG.generalizedTime : TAG.utcTime
   return timeValue(reader.next(tag, what))
 }
 
-function parseName(name: DerElement): DistinguishedName {
-  const commonNames: string[] = []
-  const reader = inside(name)
-  while (!reader.atEnd) {
-    const set = inside(reader.next(TAG.set, "relative name"))
-    while (!set.atEnd) {
-      const attribute = inside(set.next(TAG.sequence, "attribute"))
-      const type = oidText(attribute.next(TAG.oid, "type"))
-      const value = attribute.next(attribute.peek() ?? 0, "value")
-      attribute.end()
-      if (type === OID_COMMON_NAME) commonNames.push(stringValue(value))
-    }
-  }
-  const [commonName = null] = commonNames.length === 1 ? commonNames : []
-  return { der: name.raw, commonName }
+/** Reads the explicitly tagged extensions of a certificate or CRL; null: none. @throws as parseCertificate */
+export function parseExtensions(wrapper: DerElement | null): Map<string, Extension> {
+  return wrapper === null
+    ? new Map()
+    : parseExtensionList(single(wrapper.content, TAG.sequence, wrapper.place))
 }
 
-function parseExtensions(wrapper: DerElement | null): Map<string, Extension> {
+/** Reads a sequence of extensions, each of which occurs once. @throws as parseCertificate */
+export function parseExtensionList(list: DerElement): Map<string, Extension> {
   const extensions = new Map<string, Extension>()
-  if (wrapper === null) return extensions
-  const reader = inside(single(wrapper.content, TAG.sequence, wrapper.place))
+  const reader = inside(list)
   while (!reader.atEnd) {
     const one = inside(reader.next(TAG.sequence, "extension"))
     const id = oidText(one.next(TAG.oid, "identifier"))
@@ -177,13 +160,13 @@ function parseExtensions(wrapper: DerElement | null): Map<string, Extension> {
     one.end()
     if (extensions.has(id))
       throw new ParseError("ERR_MALFORMED", {
-        at: `certificate, extension ${id}`,
+        at: `${list.place}, ${id}`,
         expected: "once",
         found: "twice",
       })
     if (extensions.size === MAX_EXTENSIONS)
       throw new ParseError("ERR_TOO_LARGE", {
-        at: "certificate",
+        at: list.place,
         expected: `at most ${MAX_EXTENSIONS} extensions`,
       })
     extensions.set(id, { critical: critical !== null && booleanValue(critical), value })

@@ -1,4 +1,5 @@
 import { ParseError } from "../../errors.ts"
+import { twoDigits, utcTime } from "../utc-time.ts"
 
 /** Universal tags that certificates use. */
 export const TAG = {
@@ -20,13 +21,33 @@ export const TAG = {
 /** Context-specific tag, constructed (explicit) or primitive (implicit). */
 export const contextTag = (number: number, constructed = true): number => (constructed ? 0xa0 : 0x80) | number
 
-/** One element: its tag, its content, and all its bytes. */
-export interface DerElement {
+/** One element: its tag, its content, and all its bytes. Views are made when they are asked for: most never are. */
+export class DerElement {
   readonly tag: number
-  readonly content: Uint8Array
-  readonly raw: Uint8Array
   /** Where it is, for errors. */
   readonly place: string
+  /** What it stands in, and the offsets there of itself, its content and its end. */
+  readonly source: Uint8Array
+  readonly start: number
+  readonly contentStart: number
+  readonly end: number
+
+  constructor(source: Uint8Array, start: number, contentStart: number, end: number, place: string) {
+    this.tag = source[start] ?? 0
+    this.source = source
+    this.start = start
+    this.contentStart = contentStart
+    this.end = end
+    this.place = place
+  }
+
+  get content(): Uint8Array {
+    return this.source.subarray(this.contentStart, this.end)
+  }
+
+  get raw(): Uint8Array {
+    return this.source.subarray(this.start, this.end)
+  }
 }
 
 /**
@@ -37,20 +58,26 @@ export interface DerElement {
 export class DerReader {
   readonly #bytes: Uint8Array
   readonly #place: string
-  #at = 0
+  readonly #start: number
+  readonly #end: number
+  #at: number
 
-  constructor(bytes: Uint8Array, place: string) {
+  /** @param start @param end of what is read, where that is a part of `bytes`. */
+  constructor(bytes: Uint8Array, place: string, start = 0, end = bytes.length) {
     this.#bytes = bytes
     this.#place = place
+    this.#start = start
+    this.#end = end
+    this.#at = start
   }
 
   get atEnd(): boolean {
-    return this.#at === this.#bytes.length
+    return this.#at === this.#end
   }
 
   /** The next element's tag, or null at the end. */
   peek(): number | null {
-    return this.#bytes[this.#at] ?? null
+    return this.atEnd ? null : (this.#bytes[this.#at] ?? null)
   }
 
   /** The next element, which must have this tag. @throws ParseError ERR_TRUNCATED, ERR_MALFORMED */
@@ -64,17 +91,16 @@ export class DerReader {
         found: found === null ? "the end" : `0x${found.toString(16)}`,
       })
     const start = this.#at
-    const { length, header } = this.#length(place)
-    const end = start + header + length
-    if (end > this.#bytes.length)
+    const contentStart = this.#contentStart(place)
+    const end = contentStart + this.#lengthBefore(contentStart, place)
+    if (end > this.#end)
       throw new ParseError("ERR_TRUNCATED", {
         at: place,
-        expected: `${end} bytes`,
-        found: `${this.#bytes.length}`,
+        expected: `${end - start} bytes`,
+        found: `${this.#end - start}`,
       })
     this.#at = end
-    const content = this.#bytes.subarray(start + header, end)
-    return { tag, content, raw: this.#bytes.subarray(start, end), place }
+    return new DerElement(this.#bytes, start, contentStart, end, place)
   }
 
   /** The next element if it has this tag, else null. */
@@ -87,17 +113,18 @@ export class DerReader {
     if (!this.atEnd)
       throw new ParseError("ERR_TRAILING_BYTES", {
         at: this.#place,
-        expected: `${this.#at} bytes`,
-        found: `${this.#bytes.length}`,
+        expected: `${this.#at - this.#start} bytes`,
+        found: `${this.#end - this.#start}`,
       })
   }
 
-  /** Length of the element at the cursor, and of its tag and length bytes. */
-  #length(place: string): { length: number; header: number } {
-    const first = this.#bytes[this.#at + 1]
+  /** Where the content of the element at the cursor begins: behind its tag and the bytes of its length. */
+  #contentStart(place: string): number {
+    const at = this.#at + 1
+    const first = at < this.#end ? this.#bytes[at] : undefined
     if (first === undefined)
       throw new ParseError("ERR_TRUNCATED", { at: place, found: "a tag without length" })
-    if (first < 0x80) return { length: first, header: 2 }
+    if (first < 0x80) return at + 1
     const count = first & 0x7f
     // Three length bytes are 16 MiB: nothing here comes near.
     if (count === 0 || count > 3)
@@ -106,24 +133,31 @@ export class DerReader {
         expected: "a definite length of up to 3 bytes",
         found: `0x${first.toString(16)}`,
       })
-    if (this.#at + 2 + count > this.#bytes.length)
+    if (at + 1 + count > this.#end)
       throw new ParseError("ERR_TRUNCATED", { at: place, found: "part of a length" })
+    return at + 1 + count
+  }
+
+  /** The length that stands between the cursor's tag and `contentStart`. */
+  #lengthBefore(contentStart: number, place: string): number {
+    const first = this.#at + 1
+    const count = contentStart - first - 1
+    if (count === 0) return this.#bytes[first] ?? 0
     let length = 0
-    for (let index = 0; index < count; index++)
-      length = length * 256 + (this.#bytes[this.#at + 2 + index] ?? 0)
+    for (let at = first + 1; at < contentStart; at++) length = length * 256 + (this.#bytes[at] ?? 0)
     if (length < 0x80 || length < 256 ** (count - 1))
       throw new ParseError("ERR_MALFORMED", {
         at: place,
         expected: "the shortest form of a length",
         found: `${length} in ${count} bytes`,
       })
-    return { length, header: 2 + count }
+    return length
   }
 }
 
 /** Reader over an element's content. */
-export function inside(element: DerElement): DerReader {
-  return new DerReader(element.content, element.place)
+export function inside({ source, place, contentStart, end }: DerElement): DerReader {
+  return new DerReader(source, place, contentStart, end)
 }
 
 /** The only element of `bytes`. @throws ParseError ERR_TRUNCATED, ERR_MALFORMED, ERR_TRAILING_BYTES */
@@ -131,7 +165,7 @@ export function single(bytes: Uint8Array, tag: number, place: string): DerElemen
   const reader = new DerReader(bytes, place)
   const element = reader.next(tag, "content")
   reader.end()
-  return { ...element, place }
+  return new DerElement(bytes, element.start, element.contentStart, element.end, place)
 }
 
 /** A non-negative INTEGER below 2^31. @throws ParseError ERR_MALFORMED */
@@ -144,48 +178,58 @@ export function smallInteger(element: DerElement): number {
 
 /** Content of an INTEGER, checked to be in shortest form. @throws ParseError ERR_MALFORMED */
 export function integerBytes(element: DerElement): Uint8Array {
-  const [first, second] = element.content
+  const { content } = element
+  // Not by destructuring: an iterator costs more here than all the rest.
+  const first = content[0]
+  const second = content[1]
   if (first === undefined) throw malformed(element, "an integer", "0 bytes")
   const padded =
     second !== undefined && ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80))
   if (padded) throw malformed(element, "the shortest form of an integer", "a padded one")
-  return element.content
+  return content
 }
 
 /** A BOOLEAN. @throws ParseError ERR_MALFORMED */
 export function booleanValue(element: DerElement): boolean {
-  const [value] = element.content
-  if (element.content.length !== 1 || (value !== 0 && value !== 0xff))
-    throw malformed(element, "a DER boolean", `${element.content.length} bytes`)
+  const { content } = element
+  const value = content[0]
+  if (content.length !== 1 || (value !== 0 && value !== 0xff))
+    throw malformed(element, "a DER boolean", `${content.length} bytes`)
   return value === 0xff
 }
 
 /** Dotted text of an OBJECT IDENTIFIER. @throws ParseError ERR_MALFORMED */
 export function oidText(element: DerElement): string {
-  const arcs: number[] = []
+  const { source, contentStart, end } = element
+  let text = ""
   let arc = 0
   let started = false
-  for (const byte of element.content) {
+  for (let at = contentStart; at < end; at++) {
+    const byte = source[at] ?? 0
     if (!started && byte === 0x80) throw malformed(element, "the shortest form of an arc", "a padded one")
     arc = arc * 128 + (byte & 0x7f)
     if (arc > Number.MAX_SAFE_INTEGER / 128) throw malformed(element, "arcs below 2^46", "a larger one")
     started = byte >= 0x80
     if (!started) {
-      arcs.push(arc)
+      text += text === "" ? firstArcs(arc) : `.${arc}`
       arc = 0
     }
   }
-  const [first, ...rest] = arcs
-  if (started || first === undefined) throw malformed(element, "an object identifier", "part of one")
+  if (started || text === "") throw malformed(element, "an object identifier", "part of one")
+  return text
+}
+
+/** The first number of an identifier stands for its first two arcs. */
+function firstArcs(first: number): string {
   const top = Math.min(2, Math.floor(first / 40))
-  return [top, first - 40 * top, ...rest].join(".")
+  return `${top}.${first - 40 * top}`
 }
 
 /** Bytes of a BIT STRING that is a whole number of bytes. @throws ParseError ERR_MALFORMED */
 export function wholeBits(element: DerElement): Uint8Array {
-  if (element.content[0] !== 0)
-    throw malformed(element, "no unused bits", `${element.content[0] ?? "nothing"}`)
-  return element.content.subarray(1)
+  const { content } = element
+  if (content[0] !== 0) throw malformed(element, "no unused bits", `${content[0] ?? "nothing"}`)
+  return content.subarray(1)
 }
 
 /** Positions of the bits that are set in a BIT STRING of named bits; bit 0 is the first. @throws ParseError ERR_MALFORMED */
@@ -204,17 +248,18 @@ export function namedBits(element: DerElement): ReadonlySet<number> {
 
 /** A UTCTime or GeneralizedTime in the form that RFC 5280 allows, in UTC with seconds. @throws ParseError ERR_MALFORMED */
 export function timeValue(element: DerElement): Date {
-  const text = Buffer.from(element.content).toString("latin1")
-  const form = element.tag === TAG.utcTime ? /^(\d{2})(\d{10})Z$/ : /^(\d{4})(\d{10})Z$/
-  const parts = form.exec(text)
-  const [, year = "", rest = ""] = parts ?? []
-  const fullYear = year.length === 4 ? year : `${Number(year) >= 50 ? "19" : "20"}${year}`
-  const [month, day, hour, minute, second] = rest.match(/../g) ?? []
-  const iso = `${fullYear}-${month}-${day}T${hour}:${minute}:${second}.000Z`
-  const time = new Date(iso)
-  // A date that rolls over (31 February) or is no date at all does not come back as it went in.
-  if (parts === null || Number.isNaN(time.getTime()) || time.toISOString() !== iso)
+  const { source, contentStart, end, tag } = element
+  // The year has two digits, or two more before these.
+  const from = contentStart + (tag === TAG.utcTime ? 2 : 4)
+  const short = twoDigits(source, from - 2)
+  const century = tag === TAG.utcTime ? (short >= 50 ? 19 : 20) : twoDigits(source, contentStart)
+  const part = (index: number) => twoDigits(source, from + 2 * index)
+  const shape = end === from + 11 && source[end - 1] === 0x5a
+  const time = shape ? utcTime(century * 100 + short, part(0), part(1), part(2), part(3), part(4)) : null
+  if (time === null) {
+    const text = Buffer.from(element.content).toString("latin1")
     throw malformed(element, "a time in UTC with seconds", JSON.stringify(text))
+  }
   return time
 }
 

@@ -1,0 +1,75 @@
+import { createHash } from "node:crypto"
+import { CodedError, EndorsementError, UsageError } from "../errors.ts"
+import { bytesEqual, fromBase64, toHex } from "../formats/hex.ts"
+import { parsePem } from "../formats/pem.ts"
+import { parseCertificate } from "../formats/x509/certificate.ts"
+import { verifyAuthorityItself } from "../verify/certificate-chain.ts"
+import { INTEL_NAME, type IntelAnchor } from "../verify/intel-chain.ts"
+
+/**
+ * The key of "Intel SGX Root CA", DER SubjectPublicKeyInfo (EC P-256) in base64, and its SHA-256. Source:
+ * https://certificates.trustedservices.intel.com/Intel_SGX_Provisioning_Certification_RootCA.cer. To compare:
+ * `openssl x509 -inform der -pubkey -noout | openssl pkey -pubin -outform der | sha256sum`.
+ */
+const INTEL_SGX_ROOT = {
+  spki:
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEC6nEwMDIYZOj/iPWsCzaEKi71OiO" +
+    "SLRFhWGjbnBVJfVnkY4u3IjkDYYL0MxO4mqsyYjlBalTVYxFP2sJBK5zlA",
+  fingerprint: "a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e",
+} as const
+
+/** Intel's root, for SGX and TDX alike: what a verification rests on unless the user names another root. */
+export const INTEL_ANCHORS: readonly IntelAnchor[] = [
+  { name: INTEL_NAME.root, spki: decode(INTEL_SGX_ROOT.spki), simulated: false },
+]
+
+/**
+ * The anchor of `--trust-root FILE`: one self-signed certificate in PEM, named `Intel SGX Root CA` or with a word before
+ * that. Whatever it says, what rests on it counts as simulated, unless its key is Intel's own.
+ * @throws UsageError ERR_INTEL_TRUST_ROOT
+ */
+export function intelAnchorFromPem(pem: string): IntelAnchor {
+  try {
+    const certificates = parsePem(pem).filter(({ label }) => label === "CERTIFICATE")
+    const [only] = certificates
+    if (only === undefined || certificates.length !== 1)
+      throw refused("one PEM certificate", `${certificates.length}`)
+    const root = parseCertificate(only.der)
+    const name = root.subject.commonName
+    if (name === null || !isIntelRootName(name))
+      throw refused(`a name ending in ${INTEL_NAME.root}`, JSON.stringify(name))
+    verifyAuthorityItself(root)
+    const genuine = INTEL_ANCHORS.find(({ spki }) => bytesEqual(spki, root.spki))
+    return genuine ?? { name, spki: root.spki, simulated: true }
+  } catch (cause) {
+    if (cause instanceof UsageError || !(cause instanceof CodedError)) throw cause
+    throw refused("the certificate of an Intel SGX root", cause.message, cause)
+  }
+}
+
+/** Whether a root of that common name is one for {@link intelAnchorFromPem}. */
+export function isIntelRootName(name: string): boolean {
+  return name === INTEL_NAME.root || name.endsWith(` ${INTEL_NAME.root}`)
+}
+
+/** A slip in the constant must not become another trust anchor: the fingerprint is checked when it is read. */
+function decode(spki: string): Uint8Array {
+  const bytes = fromBase64(spki)
+  const found = bytes === null ? "no base64" : toHex(createHash("sha256").update(bytes).digest())
+  if (bytes === null || found !== INTEL_SGX_ROOT.fingerprint)
+    throw new EndorsementError("ERR_INTERNAL", {
+      at: INTEL_NAME.root,
+      expected: INTEL_SGX_ROOT.fingerprint,
+      found,
+    })
+  return bytes
+}
+
+function refused(expected: string, found: string, cause?: unknown): UsageError {
+  return new UsageError("ERR_INTEL_TRUST_ROOT", {
+    at: "trust root",
+    expected,
+    found,
+    ...(cause === undefined ? {} : { cause }),
+  })
+}

@@ -1,0 +1,39 @@
+import { toHex } from "../hex.ts"
+import { parseAsciiMeasurementList } from "../ima/ascii.ts"
+import { type MeasurementEntry, measurementEntry, parseMeasurementList } from "../ima/measurement-list.ts"
+import type { ShownRecord } from "./shown.ts"
+
+/** A measurement list in the kernel's binary form. @throws ParseError as parseMeasurementList */
+export function describeBinaryList(bytes: Uint8Array): ShownRecord {
+  const list = parseMeasurementList(bytes)
+  return describeEntries(Array.from({ length: list.count }, (_, index) => measurementEntry(list, index)))
+}
+
+/** A measurement list as text. @throws ParseError as parseAsciiMeasurementList */
+export function describeAsciiList(bytes: Uint8Array): ShownRecord {
+  return describeEntries(parseAsciiMeasurementList(bytes))
+}
+
+function describeEntries(entries: readonly MeasurementEntry[]): ShownRecord {
+  return {
+    count: entries.length,
+    templates: [...new Set(entries.map(({ template }) => template))],
+    pcrs: [...new Set(entries.map(({ pcr }) => pcr))],
+    violations: entries.filter(isViolation).length,
+    entries: entries.map((entry) => ({
+      pcr: entry.pcr,
+      template_digest: toHex(entry.templateDigest),
+      template: entry.template,
+      digest: `${entry.algorithm}:${toHex(entry.digest)}`,
+      path: entry.path,
+      ...(entry.signature === null || entry.signature.length === 0
+        ? {}
+        : { signature: toHex(entry.signature) }),
+      ...(isViolation(entry) ? { violation: true } : {}),
+    })),
+  }
+}
+
+function isViolation({ templateDigest }: MeasurementEntry): boolean {
+  return templateDigest.every((byte) => byte === 0)
+}
