@@ -123,11 +123,12 @@ async function realMachine(config: AgentConfig, log: Log): Promise<Machine> {
 
 /** A TPM that does not answer hides Azure's reports and no others: the agent goes on without. */
 async function openTee(tpm: Devices["tpm"], log: Log): Promise<Devices["tee"]> {
-  const { openAzureDevice, openTeeDevice } = await import("../native/report-device.ts")
+  const { openTeeDevice } = await import("../native/report-device.ts")
+  const { openAzure } = await import("../native/azure.ts")
   const own = await openTeeDevice()
   if (own !== null || tpm === null) return own
   try {
-    return await openAzureDevice(tpm)
+    return await openAzure(tpm)
   } catch (error) {
     log.error("the TPM does not say whether it is Azure's", errorFields(error))
     return null

@@ -24,7 +24,7 @@ import { SNP_CERTIFICATE_GUIDS } from "../formats/snp/certificate-table.ts"
 import { parseSnpReport } from "../formats/snp/report.ts"
 import { parseSnpReportFile } from "../formats/snp/report-file.ts"
 import { parsePublic, tpmName } from "../formats/tpm/public.ts"
-import type { AzureReport, Devices, ReportDevice, Tpm } from "../native/ports.ts"
+import type { AzureReport, Devices, ReportDevice, TdxReport, Tpm } from "../native/ports.ts"
 import { verifyQuote } from "../verify/tpm.ts"
 import { type GetKind, type GetOptions, getAttestation } from "./attestation-get.ts"
 import { showAttestation } from "./attestation-show.ts"
@@ -293,6 +293,25 @@ describe("attestation get, from an agent", () => {
 
   test("nothing is asked over a connection that nobody vouches for, unless that is allowed", async () => {
     expect(await codeOf(fromAgent("snp", { insecureAllowed: false }))).toBe("ERR_CHANNEL_UNTRUSTED")
+  })
+
+  test("a trust domain's quote, and all of Azure's parts", async () => {
+    const tdx: ReportDevice<TdxReport> = {
+      provider: "fake",
+      getReport: async (data) => ({ kind: "tdx", quote: data }),
+    }
+    devices = { tee: tdx, tpm, ima: null }
+    const { parts, reportData } = await fromAgent("tdx")
+    expect(parts.map(({ content }) => content)).toEqual([reportData ?? new Uint8Array()])
+    expect(await codeOf(fromAgent("snp"))).toBe("ERR_NO_TEE")
+    const suffixes = async (kind: AzureReport["kind"]) => {
+      devices = { tee: azureDevice(kind), tpm, ima: null }
+      return (await fromAgent("azure")).parts.map(({ suffix }) => suffix)
+    }
+    const quote = [".quote", ".sig", ".pcrs.json", ".ak"]
+    expect(await suffixes("azure-snp")).toEqual(["", ".vcek.pem", ".chain.pem", ...quote])
+    expect(await suffixes("azure-tdx")).toEqual(["", ".td-quote", ...quote])
+    devices = { tee: snpDevice, tpm, ima: null }
   })
 
   test("what an agent does not give is no evidence of another kind", async () => {

@@ -1,7 +1,6 @@
 import { existsSync } from "node:fs"
-import { openAzure } from "./azure.ts"
 import { entriesOf, openConfigfsTsm, openTdxGuest, TSM_PATH } from "./configfs-tsm.ts"
-import type { AnyReport, ReportDevice, TdxReport, Tpm } from "./ports.ts"
+import type { AnyReport, ReportDevice, TdxReport } from "./ports.ts"
 import { openSevGuest, SEV_GUEST_PATH } from "./sev-guest.ts"
 
 /**
@@ -27,13 +26,6 @@ export async function openTeeDevice(
   options: { readonly sevGuestPath?: string; readonly tsmPath?: string } = {},
 ): Promise<ReportDevice<AnyReport> | null> {
   return (await openTdxDevice(options)) ?? openReportDevice(options)
-}
-
-/** Azure's reports, where the TPM is the one that its paravisor keeps; else null. @throws NativeError from the TPM */
-export function openAzureDevice(
-  tpm: Pick<Tpm, "readNv" | "writeNv">,
-): Promise<ReportDevice<AnyReport> | null> {
-  return openAzure(tpm)
 }
 
 /** The machine's device for TDX quotes, or null on a machine that is no trust domain. @throws NativeError ERR_SNP_DEVICE */

@@ -5,7 +5,7 @@ import { codeOf, withDirectory } from "../../test/fakes/simulated.ts"
 import { fakeChip } from "../../test/fakes/snp.ts"
 import { encodeCertificateTable, SNP_CERTIFICATE_GUIDS } from "../formats/snp/certificate-table.ts"
 import { parseSnpReport } from "../formats/snp/report.ts"
-import { openReportDevice } from "./report-device.ts"
+import { openReportDevice, openTeeDevice } from "./report-device.ts"
 import { errnoName, openSevGuest, requestReport, SEV_GUEST_IOCTL, type SevGuestIoctl } from "./sev-guest.ts"
 import { signSimulatedReport } from "./simulated-report.ts"
 
@@ -129,6 +129,8 @@ test("a device that cannot be opened is an error, and one that is absent is none
     const options = { sevGuestPath: join(dir, "absent"), tsmPath: join(dir, "absent", "tsm") }
     expect(await openReportDevice(options)).toBe(null)
     expect(await codeOf(openReportDevice({ ...options, sevGuestPath: dir }))).toBe("ERR_SNP_DEVICE")
+    expect(await openTeeDevice(options)).toBe(null)
+    expect(await codeOf(openTeeDevice({ ...options, sevGuestPath: dir }))).toBe("ERR_SNP_DEVICE")
   }))
 
 test("a file that is no such device refuses the ioctl in its own thread", async () => {

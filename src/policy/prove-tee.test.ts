@@ -25,9 +25,10 @@ import { HAVE_VECTORS } from "../../test/setup.ts"
 import { AMD_ANCHORS } from "../endorsements/amd-roots.ts"
 import { INTEL_ANCHORS } from "../endorsements/intel-roots.ts"
 import { EndorsementError, EXIT } from "../errors.ts"
-import { type Evidence, evidenceReportData, type TeeEvidence } from "../formats/evidence.ts"
+import { committedBytes, type Evidence, evidenceReportData, type TeeEvidence } from "../formats/evidence.ts"
 import { tpmName } from "../formats/tpm/public.ts"
 import { encodeSnapshot, parseSnapshot, type Snapshot } from "./snapshot.ts"
+import { serviceTdFindings } from "./tdx.ts"
 import type { Check } from "./verdict.ts"
 import type { JudgeInput } from "./verify-vm.ts"
 
@@ -122,6 +123,35 @@ describe.each(KINDS)("%s", (kind) => {
         expect(outcomeOf(verdict).exit).toBe(EXIT.tee)
       })
 
+  test("any bit of the TEE part that was changed is found out, and nothing falls over", async () => {
+    const honest = evidenceOf(MACHINES[kind])
+    const tee = partOf(honest)
+    const bytes = committedBytes(tee)
+    for (let at = 0; at < bytes.length; at += 13) {
+      const changed = Uint8Array.from(bytes)
+      changed[at] = (changed[at] ?? 0) ^ (1 << (at % 8))
+      const input = { reference: reference(kind) }
+      const { exit, failed } = outcomeOf(
+        await judged({ ...honest, tee: withBytes(tee, changed) }, chip, input),
+      )
+      expect(exit).toBeGreaterThan(EXIT.usage)
+      expect(Object.values(failed).flat()).not.toContain("ERR_INTERNAL")
+    }
+  })
+
+  test("every truncation is refused", async () => {
+    const honest = evidenceOf(MACHINES[kind])
+    const tee = partOf(honest)
+    const bytes = committedBytes(tee)
+    for (let length = 0; length < bytes.length; length += 29) {
+      const cut = withQuote(MACHINES[kind].ak, withBytes(tee, bytes.subarray(0, length)))
+      const { exit, failed } = outcomeOf(await judged(cut, chip, { reference: reference(kind) }))
+      // An HCL report may be longer than what is in it: zeros that go missing there are nothing.
+      if (exit !== EXIT.ok) expect([exit, failed["tee"]?.length]).toEqual([EXIT.tee, 1])
+      else expect(bytes.subarray(length).every((byte) => byte === 0)).toBeTrue()
+    }
+  })
+
   test("no TEE part, and one that cannot be read, fail every check of it", async () => {
     const { failed } = await attacked(kind, (honest) => ({ ...honest, tee: null }))
     expect(failed).toMatchObject({
@@ -137,6 +167,16 @@ describe.each(KINDS)("%s", (kind) => {
 })
 
 const afterTpm = { reboot: ["ERR_NOT_JUDGED"], boot: ["ERR_NOT_JUDGED"] }
+
+function partOf({ tee }: Evidence): TeeEvidence {
+  if (tee === null) throw new Error("no TEE part")
+  return tee
+}
+
+function withBytes(tee: TeeEvidence, bytes: Uint8Array): TeeEvidence {
+  if (tee.kind === "sev-snp") return { ...tee, report: bytes }
+  return tee.kind === "tdx" ? { ...tee, quote: bytes } : { ...tee, hcl: bytes }
+}
 
 function shortened(tee: TeeEvidence | null): TeeEvidence {
   switch (tee?.kind) {
@@ -248,6 +288,29 @@ describe("TDX", () => {
     const { exit, failed } = outcomeOf(await documents({ collateral: { pckCrl: null } }))
     expect<unknown>([exit, failed]).toEqual([EXIT.tee, { revocation: ["ERR_REVOCATION_NOT_CHECKED"] }])
     expect((await documents({ collateral: { pckCrl: null } }, ["revocation"])).verdict.passed).toBeTrue()
+  })
+
+  test("service TDs: others than the snapshot's, and ones that a quote no longer shows", () => {
+    const bound = (mr_service_td: string | undefined): Snapshot => {
+      const { tee_reference, ...rest } = reference("tdx")
+      if (tee_reference === null || !("rtmr0" in tee_reference)) throw new Error("not TDX")
+      const member = mr_service_td === undefined ? {} : { mr_service_td }
+      return parseSnapshot(
+        Buffer.from(encodeSnapshot({ ...rest, tee_reference: { ...tee_reference, ...member } })),
+      )
+    }
+    const codes = (found: Uint8Array | null, expected?: string) =>
+      serviceTdFindings(found, bound(expected)).map(({ code }) => code)
+    const [none, one, two] = [0, 1, 2].map((byte) => new Uint8Array(48).fill(byte))
+    if (none === undefined || one === undefined || two === undefined) throw new Error("no values")
+    const fails = ["ERR_TDX_CONFIGURATION"] as const
+    expect(codes(null)).toEqual([])
+    expect(codes(none)).toEqual([])
+    expect(codes(one)).toEqual([...fails])
+    expect(codes(one, "01".repeat(48))).toEqual([])
+    expect(codes(two, "01".repeat(48))).toEqual([...fails])
+    expect(codes(null, "01".repeat(48))).toEqual([...fails])
+    expect(codes(null, "00".repeat(48))).toEqual([...fails])
   })
 
   test("a snapshot that leaves values out turns no check off", async () => {

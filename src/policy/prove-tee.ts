@@ -7,8 +7,9 @@ import type { TdxAttestation } from "../verify/tdx.ts"
 import type { Verified } from "../verify/verified.ts"
 import { mismatch } from "./policy-findings.ts"
 import { proveSnp, type SnpInput } from "./prove-snp.ts"
-import type { Paravisor, Snapshot, TdxReference, TeePolicy, TeeReference } from "./snapshot.ts"
-import { tdxPolicyFor, tdxReferenceOf, withMissing } from "./tdx.ts"
+import type { Snapshot } from "./snapshot.ts"
+import type { Paravisor, TdxReference, TeePolicy, TeeReference } from "./snapshot-tee.ts"
+import { serviceTdFindings, tdxPolicyFor, tdxReferenceOf, withMissing } from "./tdx.ts"
 import { teeReferenceOf } from "./tee.ts"
 import { type IntelJudgement, judgeQuote } from "./validate-intel.ts"
 import { alsoFailing, failedBy, notJudged } from "./validation-claims.ts"
@@ -105,10 +106,9 @@ function proveTdx(
   const judged = judgeQuote("tdx", quote, { ...intel, at, policy, allowDebug: false, skip: new Set() })
   const claim = (check: Check) => claimOf(judged.claims, check)
   const { tee, tcb } = withMissing({ tee: claim("tee"), tcb: claim("tcb") }, reference)
-  return {
-    attestation: judged.proven?.kind === "tdx" ? judged.proven : null,
-    claims: [tee, claim("revocation"), tcb],
-  }
+  const attestation = judged.proven?.kind === "tdx" ? judged.proven : null
+  const service = attestation === null ? [] : serviceTdFindings(attestation.quote.body.mrServiceTd, reference)
+  return { attestation, claims: [alsoFailing(tee, "tee", service), claim("revocation"), tcb] }
 }
 
 function claimOf(claims: readonly Claim[], check: Check): Claim {

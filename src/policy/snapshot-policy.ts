@@ -19,6 +19,7 @@ import {
 import { exactGuestPolicy, maskOf } from "./guest-policy.ts"
 import { littleEndian } from "./policy-values.ts"
 import type { SevPolicy, Snapshot, TdxPolicy, TdxReference, TeeReference, TpmReference } from "./snapshot.ts"
+import { snpReferenceIn, tdxReferenceIn } from "./snapshot-tee.ts"
 
 const RETAKE = "take a new snapshot of the VM"
 
@@ -41,21 +42,16 @@ export function policyOfSnapshot(snapshot: Snapshot, source = "the snapshot"): A
     source,
     snp:
       tee_policy !== null && "Sev" in tee_policy
-        ? snpOf(tee_policy.Sev, snpPart(tee_reference), source)
+        ? snpOf(tee_policy.Sev, snpReferenceIn(tee_reference), source)
         : null,
-    tdx: tee_policy !== null && "Tdx" in tee_policy ? tdxOf(tee_policy.Tdx, tdxPart(tee_reference)) : null,
+    tdx:
+      tee_policy !== null && "Tdx" in tee_policy
+        ? tdxOf(tee_policy.Tdx, tdxReferenceIn(tee_reference))
+        : null,
     tpm: tpm_reference === null ? null : tpmOf(tpm_reference),
     trust: { requireRevocation: false, offline: false },
     notes: [],
   }
-}
-
-function snpPart(reference: Snapshot["tee_reference"]): TeeReference | null {
-  return reference !== null && "product" in reference ? reference : null
-}
-
-function tdxPart(reference: Snapshot["tee_reference"]): TdxReference | null {
-  return reference !== null && "rtmr0" in reference ? reference : null
 }
 
 function snpOf(sev: SevPolicy, ours: TeeReference | null, source: string): SnpExpectations {

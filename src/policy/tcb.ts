@@ -1,6 +1,7 @@
 import type { Tcb } from "../formats/snp/tcb.ts"
 import type { SnpAttestation } from "../verify/snp.ts"
 import type { Snapshot, TeeReference } from "./snapshot.ts"
+import { snpReferenceIn } from "./snapshot-tee.ts"
 import type { Claim, Finding } from "./verdict.ts"
 
 /** TCB versions of a report that are compared. The current one is left out: the host may raise it and fall back at will. */
@@ -20,10 +21,8 @@ export function appraiseTcb(attestation: SnpAttestation, reference: Snapshot | n
   const reported = tcbText(attestation.reportedTcb)
   if (reference === null)
     return { check: "tcb", status: "passed", summary: `reported TCB: ${reported}`, findings: [], facts }
-  const findings =
-    reference.tee_reference === null || !("reported_tcb" in reference.tee_reference)
-      ? [noReference(reference)]
-      : tcbFindings(attestation, reference.tee_reference)
+  const ours = snpReferenceIn(reference.tee_reference)
+  const findings = ours === null ? [noReference(reference)] : tcbFindings(attestation, ours)
   if (findings.length === 0)
     return {
       check: "tcb",

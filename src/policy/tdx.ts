@@ -3,12 +3,15 @@ import type { TdxQuote } from "../formats/tdx/quote.ts"
 import type { TdxAttestation } from "../verify/tdx.ts"
 import type { Verified } from "../verify/verified.ts"
 import { type AttestationPolicy, defaultPolicy } from "./attestation-policy.ts"
-import { mismatch } from "./policy-findings.ts"
+import { CHANGE_POLICY, mismatch } from "./policy-findings.ts"
 import { encodeU64 } from "./policy-values.ts"
 import type { Snapshot, TdxPolicy, TdxReference } from "./snapshot.ts"
 import { policyOfSnapshot } from "./snapshot-policy.ts"
+import { tdxReferenceIn } from "./snapshot-tee.ts"
 import { alsoFailing } from "./validation-claims.ts"
 import type { Claim, Finding } from "./verdict.ts"
+
+const RETAKE = "if the change was meant, take a new snapshot; otherwise do not trust this VM"
 
 /**
  * What a quote is appraised by; only TCB status UpToDate passes.
@@ -19,7 +22,10 @@ export function tdxPolicyFor(reference: Snapshot | null): AttestationPolicy {
   return reference === null ? defaultPolicy({ allowDebug: false }) : policyOfSnapshot(reference)
 }
 
-/** Claims that fail as well where the snapshot does not say what is expected: what it leaves out turns no check off. */
+/**
+ * Claims of {@link tdxPolicyFor} as ones about a snapshot. They fail as well where that does not say what is expected: what it
+ * leaves out turns no check off.
+ */
 export function withMissing<T extends { readonly tee: Claim; readonly tcb: Claim }>(
   claims: T,
   reference: Snapshot | null,
@@ -27,14 +33,26 @@ export function withMissing<T extends { readonly tee: Claim; readonly tcb: Claim
   const policy = reference?.tee_policy ?? null
   if (reference === null || policy === null || !("Tdx" in policy)) return claims
   const { tee, tcb } = missingFrom(policy.Tdx, reference)
-  return { ...claims, tee: alsoFailing(claims.tee, "tee", tee), tcb: alsoFailing(claims.tcb, "tcb", tcb) }
+  return {
+    ...claims,
+    tee: alsoFailing(ofSnapshot(claims.tee), "tee", tee),
+    tcb: alsoFailing(ofSnapshot(claims.tcb), "tcb", tcb),
+  }
+}
+
+function ofSnapshot(claim: Claim): Claim {
+  const findings = claim.findings.map((finding) =>
+    finding.remedy === CHANGE_POLICY ? { ...finding, remedy: RETAKE } : finding,
+  )
+  return { ...claim, findings }
 }
 
 function missingFrom({ header, body }: TdxPolicy, snapshot: Snapshot): { tee: Finding[]; tcb: Finding[] } {
   const { qe_vendor_id, ...headerFloors } = header
   const { minimum_tee_tcb_svn, report_data: _, ...fixed } = body
   // The predecessor's files hold no RTMRs: those are compared as far as they go.
-  const registers = snapshot.format === 1 || isTdxReference(snapshot.tee_reference) ? {} : { rtmrs: null }
+  const registers =
+    snapshot.format === 1 || tdxReferenceIn(snapshot.tee_reference) !== null ? {} : { rtmrs: null }
   return {
     tee: namesOfNulls({ ...fixed, qe_vendor_id, ...registers }).map((name) =>
       absent("ERR_TEE_REFERENCE", name),
@@ -56,9 +74,22 @@ function absent(code: "ERR_TEE_REFERENCE" | "ERR_TCB_REFERENCE", name: string): 
   })
 }
 
-/** Whether the snapshot's own member is that of a trust domain. */
-export function isTdxReference(reference: Snapshot["tee_reference"]): reference is TdxReference {
-  return reference !== null && "rtmr0" in reference
+/**
+ * What a quote says about service TDs, against the snapshot. Only quotes of TDX 1.5 show them: one that no longer does, where the
+ * snapshot's did, hides them.
+ */
+export function serviceTdFindings(mrServiceTd: Uint8Array | null, reference: Snapshot | null): Finding[] {
+  const ours = tdxReferenceIn(reference?.tee_reference ?? null)
+  if (ours === null) return []
+  const found = mrServiceTd === null ? null : toHex(mrServiceTd)
+  const expected = ours.mr_service_td ?? null
+  if (found === expected || (expected === null && mrServiceTd?.every((byte) => byte === 0))) return []
+  return [
+    mismatch("ERR_TDX_CONFIGURATION", "mr_service_td", expected ?? "none bound", found ?? "not shown", {
+      meaning: "other service TDs are bound to the TD than at the snapshot: they may be given its secrets",
+      remedy: RETAKE,
+    }),
+  ]
 }
 
 /** The snapshot members that hold a quote's reference values. */
@@ -66,10 +97,11 @@ export function tdxReferenceOf({ quote }: Verified<TdxAttestation>): {
   tee_policy: { readonly Tdx: TdxPolicy }
   tee_reference: TdxReference
 } {
-  const { rtmr0, rtmr1, rtmr2 } = quote.body
+  const { rtmr0, rtmr1, rtmr2, mrServiceTd } = quote.body
+  const service = mrServiceTd === null ? {} : { mr_service_td: toHex(mrServiceTd) }
   return {
     tee_policy: { Tdx: tdxPolicyOf(quote) },
-    tee_reference: { rtmr0: toHex(rtmr0), rtmr1: toHex(rtmr1), rtmr2: toHex(rtmr2) },
+    tee_reference: { rtmr0: toHex(rtmr0), rtmr1: toHex(rtmr1), rtmr2: toHex(rtmr2), ...service },
   }
 }
 

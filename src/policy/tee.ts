@@ -4,6 +4,7 @@ import { hasBit, SNP_PLATFORM_INFO, SNP_POLICY, type SnpReport } from "../format
 import type { SnpAttestation } from "../verify/snp.ts"
 import type { Verified } from "../verify/verified.ts"
 import type { SevPolicy, Snapshot, TeeReference } from "./snapshot.ts"
+import { snpReferenceIn } from "./snapshot-tee.ts"
 import { appraiseTcb } from "./tcb.ts"
 import type { Claim, Finding } from "./verdict.ts"
 
@@ -124,10 +125,7 @@ function factsOf({ report, product, signer, anchor, chipId, cspId }: SnpAttestat
 
 function referenceOf({ tee_policy, tee_reference }: Snapshot): Reference | null {
   if (tee_policy === null || !("Sev" in tee_policy)) return null
-  return {
-    sev: tee_policy.Sev,
-    ours: tee_reference !== null && "product" in tee_reference ? tee_reference : null,
-  }
+  return { sev: tee_policy.Sev, ours: snpReferenceIn(tee_reference) }
 }
 
 function noReference(snapshot: Snapshot): Finding {

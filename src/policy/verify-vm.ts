@@ -220,9 +220,12 @@ function proveTpm(input: JudgeInput, proven: ProvenTee | null): Proof<TpmAttesta
   try {
     const committed = tee === null ? null : committedBytes(tee)
     const qualifyingData = evidenceQualifyingData(input.nonce, input.channel.spki, committed)
-    const quoted = quoteOf(tpm, qualifyingData, proven?.paravisor?.claims ?? null)
-    const claims = appraiseTpm(quoted, input.reference)
-    return { proven: quoted, claims: [claims.tpm, claims.reboot, claims.boot] }
+    const vouched = proven?.paravisor?.claims ?? null
+    const quoted = quoteOf(tpm, qualifyingData, vouched)
+    const { tpm: identity, reboot, boot } = appraiseTpm(quoted, input.reference)
+    const facts = vouched === null ? {} : { akVouchedBy: "paravisor" }
+    const shown = { ...identity, facts: { ...identity.facts, ...facts } }
+    return { proven: quoted, claims: [shown, reboot, boot] }
   } catch (error) {
     return { proven: null, claims: [failedBy("tpm", "tpm", error), ...afterTpm()] }
   }
