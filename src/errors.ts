@@ -139,6 +139,13 @@ export const CATALOGUE = {
     title: "the snapshot is of a format version that is not supported",
     exit: "operational",
   },
+  ERR_SNAPSHOT_MERGE: {
+    title: "the snapshots are not of one VM in one state of its boot",
+    exit: "operational",
+  },
+  ERR_SNAPSHOT_SIGNATURE: { title: "the snapshot's signature does not verify", exit: "operational" },
+  ERR_SIGNING_KEY: { title: "the file is not a key for snapshot signatures", exit: "usage" },
+  ERR_COMPRESSION: { title: "the compressed data is damaged", exit: "operational" },
   ERR_WHITELIST_LINE: { title: "a line of the whitelist is not understood", exit: "usage" },
   ERR_IMA_TEMPLATE: { title: "the measurement list has a template that is not supported", exit: "ima" },
   ERR_IMA_ALGORITHM: { title: "a file digest is of an algorithm that is not accepted", exit: "ima" },
@@ -156,6 +163,9 @@ export const CATALOGUE = {
   ERR_IMA_CHANGED_FILE: { title: "a file ran with other content than in the snapshot", exit: "ima" },
   ERR_IMA_NO_DIGEST: { title: "a file ran whose content the kernel could not hash", exit: "ima" },
   ERR_IMA_VIOLATION: { title: "a file was written while it was measured or in use", exit: "ima" },
+  ERR_IMA_SIGNATURE: { title: "a file's signature does not verify", exit: "ima" },
+  ERR_IMA_SIGNATURE_KEY: { title: "a file is signed by a key that was not given", exit: "ima" },
+  ERR_IMA_KEY: { title: "the file holds no key that file signatures can be checked with", exit: "usage" },
 
   // SEV-SNP: certificates, report, appraisal
   ERR_CERT_EXPIRED: { title: "the certificate has expired", exit: "tee" },

@@ -103,12 +103,12 @@ function fileHashOf(list: MeasurementList | null): string {
   })
 }
 
-/** Each path and digest once. Violations have no digest of a file; a snapshot has one algorithm, so others are left out. */
+/** Each path and digest once. Violations and measured data have no digest of a file; a snapshot has one algorithm, so others are left out. */
 function measuredFiles(list: MeasurementList, algorithm: string): (readonly [string, string])[] {
   const pairs = new Map<string, readonly [string, string]>()
   for (let index = 0; index < list.count; index++) {
     const entry = measurementEntry(list, index)
-    if (isViolation(list, index) || entry.algorithm !== algorithm) continue
+    if (isViolation(list, index) || entry.content !== "file" || entry.algorithm !== algorithm) continue
     const digest = toHex(entry.digest)
     pairs.set(`${entry.path}\0${digest}`, [entry.path, digest])
   }

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from "bun:test"
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { zstdDecompressSync } from "node:zlib"
 import { httpsServer, serverKey, type TlsServer } from "../../test/fakes/tls-server.ts"
 import { encodeEvidence } from "../formats/evidence.ts"
 import { parseSnapshot } from "../policy/snapshot.ts"
@@ -129,6 +130,16 @@ test("a snapshot keeps no value that only the agent vouches for where evidence s
   expect(snapshot.host).toBe(`127.0.0.1:${server.port}`)
   expect([...(snapshot.filehashes ?? [])]).toEqual([["/bin/x", "ab".repeat(32)]])
   expect(seen.map(({ line }) => line)).toEqual(["GET /v1/evidence", "DELETE /snapshot", "GET /snapshot"])
+})
+
+test("a snapshot whose name ends in .zst is compressed, and is verified against like another", async () => {
+  const [plain, packed] = [join(dir, "plain.snapshot"), join(dir, "packed.snapshot.zst")]
+  for (const output of [plain, packed])
+    expect(await takeSnapshot({ ...options(ALL), output }, terminal)).toBe(0)
+  const files = (text: Uint8Array) => [...(parseSnapshot(text).filehashes ?? [])]
+  expect(files(zstdDecompressSync(readFileSync(packed)))).toEqual(files(readFileSync(plain)))
+  const verify = { ...options(ALL), snapshot: packed, whitelist: null, applications: [] }
+  expect(await verifyAgainstSnapshot(verify, terminal)).toBe(0)
 })
 
 test("neither configuration nor token is sent to a machine that does not attest", async () => {

@@ -3,28 +3,39 @@ import { AgentClient } from "../client/agent-client.ts"
 import { probeApplication } from "../client/application-probe.ts"
 import { endpointText, parseAgentUrl, parseApplication } from "../client/endpoint.ts"
 import type { CollateralSource } from "../endorsements/collateral.ts"
-import { UsageError } from "../errors.ts"
+import { CodedError, UsageError } from "../errors.ts"
+import type { Evidence } from "../formats/evidence.ts"
+import type { SavedEvidence } from "../formats/saved-evidence.ts"
 import { FileHashIndex } from "../policy/file-hashes.ts"
-import { MAX_SNAPSHOT_BYTES, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
+import type { Snapshot } from "../policy/snapshot.ts"
 import { CHECKS, type Check } from "../policy/verdict.ts"
 import { type Judgement, judge } from "../policy/verify-vm.ts"
 import { MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
+import { type ImaKey, parseImaKeys } from "../verify/ima-signature.ts"
 import type { ConnectionOptions, TrustOptions } from "./cli.ts"
 import { type CollateralChoice, collateralSourceOf } from "./collateral-source.ts"
-import { endorse } from "./endorse.ts"
+import { type Endorsed, endorse } from "./endorse.ts"
 import { parseFile, readInput, readToken } from "./input-files.ts"
 import type { ProgressLine } from "./progress.ts"
+import { readSnapshotFile } from "./snapshot-file.ts"
 import { type Anchors, anchorsOf } from "./trust-roots.ts"
+
+/** Cap of a file of `--ima-key`. */
+const MAX_KEY_BYTES = 256 * 1024
 
 /** What the evidence is judged by, read and checked before anything goes over the network. */
 export interface Appraisal {
   readonly reference: Snapshot | null
   readonly whitelist: Whitelist
+  /** Keys that files may be signed with instead of being in the snapshot. */
+  readonly imaKeys: readonly ImaKey[]
   readonly anchors: Anchors
   /** `host[:port]` as given. */
   readonly applications: readonly string[]
   readonly skip: ReadonlySet<Check>
   readonly collateral: CollateralChoice
+  /** Restarts of a machine that is otherwise the snapshot's are no failure. */
+  readonly acceptReboot: boolean
 }
 
 /** Options to what they mean: reads the files that they name. */
@@ -32,21 +43,25 @@ export function appraisalOf(
   options: TrustOptions & {
     readonly snapshot?: string | null
     readonly whitelist?: string | null
+    readonly imaKeys?: readonly string[]
     readonly applications?: readonly string[]
+    readonly acceptReboot?: boolean
   },
 ): Appraisal {
-  const { snapshot = null, whitelist = null, applications = [] } = options
+  const { snapshot = null, whitelist = null, imaKeys = [], applications = [] } = options
   for (const application of applications) parseApplication(application)
   return {
-    reference: snapshot === null ? null : parseFile(snapshot, MAX_SNAPSHOT_BYTES, parseSnapshot),
+    reference: snapshot === null ? null : readSnapshotFile(snapshot),
     whitelist:
       whitelist === null
         ? FileHashIndex.EMPTY
         : parseWhitelist(readInput(whitelist, MAX_WHITELIST_BYTES), whitelist),
+    imaKeys: imaKeys.flatMap((path) => parseFile(path, MAX_KEY_BYTES, parseImaKeys)),
     anchors: anchorsOf(options.trustRoots),
     applications,
     skip: new Set(CHECKS.filter((check) => options.skip.includes(check))),
     collateral: options.collateral,
+    acceptReboot: options.acceptReboot === true,
   }
 }
 
@@ -71,6 +86,8 @@ export async function withAgent<T>(
 /** A judgement, and the same evidence judged once more by other reference values. */
 export interface Attested extends Judgement {
   readonly against: (reference: Snapshot) => Judgement
+  /** All that was judged and is not the verifier's own, as it can be kept. */
+  readonly collected: SavedEvidence
 }
 
 /** Draws a nonce, gets evidence for it over the client's connection, and judges it for that very connection. */
@@ -96,22 +113,49 @@ export async function attest(
     appraisal.applications.map((target) => probeApplication(target, timeoutMs, signal)),
   )
   const { spki, authorized, reason } = client.channel
-  const { whitelist, anchors, skip } = appraisal
+  const { whitelist, imaKeys, anchors, skip } = appraisal
+  const target = endpointText(parseAgentUrl(options.url))
+  const at = new Date()
   const judged = {
-    target: endpointText(parseAgentUrl(options.url)),
-    at: new Date(),
+    target,
+    at,
     nonce,
     ...found,
     intel: { ...intel, anchors: anchors.intel },
     channel: { spki, authorized, reason, insecureAllowed: options.insecureAllowed },
     whitelist,
+    imaKeys,
     anchors: anchors.amd,
     applications,
     skip,
+    acceptReboot: appraisal.acceptReboot,
   }
   const judgement = judge({ ...judged, reference: appraisal.reference })
   progress.clear()
-  return { ...judgement, against: (reference) => judge({ ...judged, reference }) }
+  return {
+    ...judgement,
+    against: (reference) => judge({ ...judged, reference }),
+    collected: {
+      target,
+      collectedAt: at,
+      nonce,
+      channel: { spki, authorized, reason },
+      evidence,
+      documents: documentsOf(evidence, endorsed),
+      applications,
+    },
+  }
+}
+
+/** What came from vendors, apart from what came from the VM. */
+function documentsOf(sent: Evidence, { evidence, crl, intel }: Endorsed): SavedEvidence["documents"] {
+  const all = certificatesIn(evidence)
+  const documents = intel.collateral instanceof CodedError ? null : intel.collateral
+  return { certificates: all.slice(certificatesIn(sent).length), crl, intel: documents }
+}
+
+function certificatesIn({ tee }: Evidence): readonly Uint8Array[] {
+  return tee !== null && "certificates" in tee ? tee.certificates : []
 }
 
 /** A cache that cannot be written to only costs time, so nothing is said about it. */

@@ -254,8 +254,11 @@ function productOf(text: string): SnpProduct {
   })
 }
 
-/** Source: RFC 3339, section 5.6 "Internet Date/Time Format". */
-function timeOf(text: string): Date {
+/**
+ * The value of `--at`.
+ * @throws UsageError ERR_BAD_VALUE. Source: RFC 3339, section 5.6 "Internet Date/Time Format".
+ */
+export function timeOf(text: string): Date {
   const form = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/
   const time = new Date(form.test(text) ? text.toUpperCase().replace(" ", "T") : Number.NaN)
   const [, day = ""] = /^\d{4}-\d\d-(\d\d)/.exec(text) ?? []

@@ -3,6 +3,7 @@ import { EXIT } from "../errors.ts"
 import { CHECKS } from "../policy/verdict.ts"
 import { type CollateralChoice, collateralArgs, collateralChoiceOf } from "./collateral-source.ts"
 import { listOf, meta, repeatable } from "./command.ts"
+import { snapshotSubCommands } from "./snapshot-commands.ts"
 
 const EXIT_CODES = Object.entries(EXIT)
   .map(([name, code]) => `${code} ${name}`)
@@ -61,7 +62,8 @@ const snapshotCommand = defineCommand({
     description: "record the VM's state: what it is verified against from now on",
     details: [
       "The VM has to attest first: nothing is recorded through a relay or from a machine that does not prove itself. Then the agent hashes the files of the VM, and hardware, boot and TPM values of the verified evidence are added.",
-      "The file is written whole or not at all. Keep it where nobody else can change it.",
+      "The file is written whole or not at all. Keep it where nobody else can change it. Where its name ends in .zst it is compressed; every command reads both.",
+      "The commands below work on snapshots that were taken, and ask no VM.",
     ],
     examples: [
       {
@@ -86,6 +88,7 @@ const snapshotCommand = defineCommand({
     ...anchorArgs,
     ...tokenArgs,
   },
+  subCommands: snapshotSubCommands,
   async run({ args }) {
     const { takeSnapshot } = await import("./snapshot.ts")
     return takeSnapshot({
@@ -96,6 +99,28 @@ const snapshotCommand = defineCommand({
     })
   },
 })
+
+/** What is kept of a verification, and verification of what was kept. */
+const recordArgs = {
+  report: { type: "string", valueHint: "FILE.html", description: "write the verdict as a page for people" },
+  junit: { type: "string", valueHint: "FILE.xml", description: "write the verdict as JUnit XML" },
+  sarif: { type: "string", valueHint: "FILE.json", description: "write the verdict as SARIF 2.1.0" },
+  "save-evidence": {
+    type: "string",
+    valueHint: "FILE",
+    description: "keep everything that was judged, for --evidence; zstd where the name ends in .zst",
+  },
+  evidence: {
+    type: "string",
+    valueHint: "FILE",
+    description: "judge saved evidence instead of asking a VM; nothing is fetched",
+  },
+  at: {
+    type: "string",
+    valueHint: "RFC3339",
+    description: "with --evidence: judge certificates and revocation lists as of this time; now unless said",
+  },
+} as const
 
 const verifyCommand = defineCommand({
   meta: meta({
@@ -115,8 +140,16 @@ const verifyCommand = defineCommand({
         does: "files that may run besides the snapshot's, and an application that must answer from inside the VM",
       },
       {
-        line: "cosmian_vm verify -s vm.snapshot --skip reboot --json",
-        does: "the VM was rebooted on purpose; result for a program",
+        line: "cosmian_vm verify -s vm.snapshot --accept-reboot --json",
+        does: "the VM may have been rebooted, as long as the same booted; result for a program",
+      },
+      {
+        line: "cosmian_vm verify -s vm.snapshot --report vm.html --save-evidence vm.evidence.zst",
+        does: "a page for an auditor, and what the answer was made from",
+      },
+      {
+        line: "cosmian_vm verify -s vm.snapshot --evidence vm.evidence.zst --allow-insecure-tls --at 2026-01-31T12:00:00Z",
+        does: "the same verdict later, on another machine, without a connection",
       },
     ],
   }),
@@ -135,12 +168,23 @@ const verifyCommand = defineCommand({
       valueHint: "FILE",
       description: "more files that may run: lines of path and hex digest",
     },
+    "ima-key": repeatable({
+      type: "string",
+      valueHint: "FILE",
+      description:
+        "also accept files that this key signed (security.ima), whatever their path and version; certificate or public key, PEM or DER",
+    }),
     application: repeatable({
       type: "string",
       alias: "a",
       valueHint: "HOST[:PORT]",
       description: "an application whose TLS has to end inside the VM; port 443 unless said",
     }),
+    "accept-reboot": {
+      type: "boolean",
+      description: "a restart is no failure where TPM key and boot PCRs are the snapshot's",
+    },
+    ...recordArgs,
     ...anchorArgs,
   },
   async run({ args }) {
@@ -150,7 +194,17 @@ const verifyCommand = defineCommand({
       ...trustOf(args),
       snapshot: args.snapshot,
       whitelist: args.whitelist ?? null,
+      imaKeys: listOf(args["ima-key"]),
       applications: listOf(args.application),
+      acceptReboot: args["accept-reboot"] === true,
+      evidence: args.evidence ?? null,
+      at: args.at ?? null,
+      outputs: {
+        report: args.report ?? null,
+        junit: args.junit ?? null,
+        sarif: args.sarif ?? null,
+        evidence: args["save-evidence"] ?? null,
+      },
     })
   },
 })

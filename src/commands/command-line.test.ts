@@ -156,3 +156,23 @@ test("underscores in a long option's name are hyphens", async () => {
   })
   expect((await errorOf("verify", "-s", "f", "--allow_insecure_tsl")).code).toBe("ERR_UNKNOWN_OPTION")
 })
+
+test("a command with subcommands may run by itself; a word after it always names a subcommand", async () => {
+  const both = defineCommand({
+    args: { output: { type: "string", alias: "o", default: "out" }, quiet: { type: "boolean" } },
+    subCommands: { show: defineCommand({ args: { file: { type: "positional" } } }) },
+    run: () => 0,
+  })
+  const parse = (...argv: string[]) => parseCommandLine(both, "tool", argv)
+  expect(await parse("-o", "x")).toMatchObject({ kind: "run", path: ["tool"], args: { output: "x" } })
+  expect(await parse("show", "f")).toMatchObject({ path: ["tool", "show"], args: { file: "f" } })
+  expect((await parse("--help")).kind).toBe("help")
+  for (const [argv, code] of [
+    [["shw", "f"], "ERR_UNKNOWN_COMMAND"],
+    [["--quiet", "show", "f"], "ERR_UNKNOWN_OPTION"],
+    [["show"], "ERR_MISSING_ARGUMENT"],
+  ] as const)
+    expect(
+      await parse(...argv).catch((error: unknown) => (error instanceof CodedError ? error.code : error)),
+    ).toBe(code)
+})

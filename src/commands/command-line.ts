@@ -52,7 +52,8 @@ const VERSION = ["--version", "-V"]
 /**
  * Reads a command line strictly over citty's definitions, which citty itself does not do: unknown options, missing values and
  * surplus arguments are errors. An option that a group declares may stand before or after the subcommand, if the subcommand
- * declares it too.
+ * declares it too. A command that has subcommands and a `run` of its own takes no positionals: a word names a subcommand, and
+ * `run` is for a line without one.
  * @param name what the executable is called in messages.
  * @throws UsageError ERR_UNKNOWN_COMMAND, ERR_MISSING_COMMAND, ERR_UNKNOWN_OPTION, ERR_OPTION_REPEATED, ERR_MISSING_VALUE,
  * ERR_MISSING_ARGUMENT, ERR_UNEXPECTED_ARGUMENT, ERR_BAD_VALUE.
@@ -84,7 +85,7 @@ export async function parseCommandLine(
       read.rawArgs = argv.slice(index + 1)
     } else read.positionals.push(token)
   }
-  if (isGroup(read.level)) throw missingCommand(read.level)
+  if (isGroup(read.level) && read.level.command.run === undefined) throw missingCommand(read.level)
   return invocation("run", read, settle(read))
 }
 

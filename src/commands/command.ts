@@ -68,6 +68,8 @@ export interface CommandDescription {
   readonly options: readonly OptionDescription[]
   readonly positionals: readonly OptionDescription[]
   readonly children: readonly CommandDescription[]
+  /** Whether it does something without a subcommand. */
+  readonly runs: boolean
   readonly hidden: boolean
 }
 
@@ -129,6 +131,7 @@ export async function describe(
     options: described.filter((option) => option.kind !== "positional"),
     positionals: described.filter((option) => option.kind === "positional"),
     children,
+    runs: command.run !== undefined,
     hidden: found.hidden ?? false,
   }
 }

@@ -37,7 +37,7 @@ export function usageLine(command: CommandDescription): string {
   const required = command.options.filter((option) => option.required)
   const words = [command.path.join(" "), "[options]"]
   for (const option of required) words.push(`${option.flags[0]} ${option.value}`)
-  if (command.children.length > 0) words.push("COMMAND")
+  if (command.children.length > 0) words.push(command.runs ? "[COMMAND]" : "COMMAND")
   for (const each of command.positionals) {
     const shown = `${each.value}${each.repeatable ? "…" : ""}`
     words.push(each.required ? shown : `[${shown}]`)

@@ -11,10 +11,10 @@ import { encodeCocosPolicy } from "../policy/encode-cocos.ts"
 import { encodeTomlPolicy } from "../policy/encode-toml.ts"
 import { type ReadPolicy, readPolicy } from "../policy/read-policy.ts"
 import { policyOfUnverifiedQuote, policyOfUnverifiedReport } from "../policy/report-policy.ts"
-import { MAX_SNAPSHOT_BYTES } from "../policy/snapshot.ts"
 import { neededBy } from "./collateral-needs.ts"
-import { parseFile, readInput } from "./input-files.ts"
+import { parseFile } from "./input-files.ts"
 import { jsonText } from "./json-text.ts"
+import { readSnapshotJson } from "./snapshot-file.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
 import { beginFile } from "./write-file.ts"
 
@@ -38,7 +38,7 @@ export async function policyFromReport(
 
 /** Reads a policy file in any of its formats. @throws UsageError ERR_POLICY; CodedError ERR_IO, ERR_TOO_LARGE; ParseError */
 export function readPolicyFile(path: string): ReadPolicy {
-  return readPolicy(readInput(path, MAX_SNAPSHOT_BYTES), path === "-" ? "standard input" : path)
+  return readPolicy(readSnapshotJson(path), path === "-" ? "standard input" : path)
 }
 
 /** `policy convert`. */

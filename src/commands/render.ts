@@ -7,7 +7,8 @@ import { wrapLine } from "./wrap.ts"
 /** Findings shown per check; all of them are in `--json`. */
 const SHOWN_FINDINGS = 20
 
-const NAMES: Readonly<Record<Check, string>> = {
+/** What each check is called in front of people. */
+export const CHECK_NAMES: Readonly<Record<Check, string>> = {
   channel: "TLS channel",
   tee: "TEE hardware",
   revocation: "revocation of the TEE's certificates",
@@ -50,7 +51,7 @@ export function renderVerdict(verdict: Verdict, options: RenderOptions): string 
 
 /** `[ OK ] TPM: …`, and below it what is wrong, if anything is. */
 function claimLines(claim: Claim, style: Style): string[] {
-  const name = style.bold(NAMES[claim.check])
+  const name = style.bold(CHECK_NAMES[claim.check])
   const head = `${mark(claim.status, style)} ${name}: ${printable(claim.summary)}`
   return [head, ...findingLines(claim, style)]
 }

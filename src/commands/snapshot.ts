@@ -1,15 +1,17 @@
 import type { AgentClient } from "../client/agent-client.ts"
 import { CodedError } from "../errors.ts"
+import { bytesEqual } from "../formats/hex.ts"
 import { printable, textToPath } from "../formats/path-text.ts"
 import { type FileHashes, FileHashIndexBuilder, indexFileHashes } from "../policy/file-hashes.ts"
 import { imaReferenceOf } from "../policy/ima.ts"
 import { referenceOfTee } from "../policy/prove-tee.ts"
-import { encodeSnapshot, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
+import { encodeSnapshotBytes, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
 import { tpmReferenceOf } from "../policy/tpm.ts"
 import type { Verdict } from "../policy/verdict.ts"
 import type { Judgement } from "../policy/verify-vm.ts"
 import { appraisalOf, attest, withAgent } from "./attest.ts"
 import type { ConnectionOptions, TrustOptions } from "./cli.ts"
+import { contentFor } from "./compressed-file.ts"
 import { interruptible } from "./interrupt.ts"
 import { jsonText } from "./json-text.ts"
 import { count, ProgressLine } from "./progress.ts"
@@ -46,7 +48,7 @@ export async function takeSnapshot(
         const { verdict } = attested.against(snapshot)
         // A snapshot that its own VM does not pass would only cause alarm later, so it is not written.
         if (!verdict.passed) return { verdict, snapshot: null }
-        write(file, snapshot)
+        write(file, options.output, snapshot)
         return { verdict: attested.verdict, snapshot }
       }),
     )
@@ -116,16 +118,15 @@ function united(files: FileHashes | null, measured: readonly (readonly [string, 
 }
 
 /** Writes what reads back as the same snapshot, and nothing else. */
-function write(file: PendingFile, snapshot: Snapshot): void {
-  const text = encodeSnapshot(snapshot)
-  const content = new TextEncoder().encode(text)
-  if (encodeSnapshot(parseSnapshot(content)) !== text)
+function write(file: PendingFile, path: string, snapshot: Snapshot): void {
+  const content = encodeSnapshotBytes(snapshot)
+  if (!bytesEqual(encodeSnapshotBytes(parseSnapshot(content)), content))
     throw new CodedError("ERR_INTERNAL", {
       at: "snapshot",
       found: "a file that does not read back as what was written",
       hint: "this is a fault in this program: please report it",
     })
-  file.commit(content)
+  file.commit(contentFor(path, content))
 }
 
 function report({ verdict, snapshot }: Taken, options: SnapshotOptions, terminal: Terminal): void {

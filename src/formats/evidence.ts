@@ -176,10 +176,18 @@ export function parseEvidence(text: string | Uint8Array, maxBytes = MAX_EVIDENCE
     })
   const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text
   const root = parseJsonRecord("evidence", bytes, maxBytes)
+  return readEvidence(root)
+}
+
+/**
+ * Evidence from an object that was read already, as it stands inside another file.
+ * @throws ParseError as {@link parseEvidence}.
+ */
+export function readEvidence(root: JsonRecord): Evidence {
   const version = root.count("version", Number.MAX_SAFE_INTEGER)
   if (version !== 1)
     throw new ParseError("ERR_UNSUPPORTED", {
-      at: "evidence: version",
+      at: root.place("version"),
       expected: "1",
       found: `${version}`,
       hint: "use a client of the agent's version",

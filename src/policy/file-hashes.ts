@@ -122,6 +122,26 @@ export class FileHashIndex implements FileHashes {
     return out
   }
 
+  /** Bytes of the path of the pair at a position in order. A view: not to be written to. */
+  pathAt(position: number): Uint8Array {
+    return this.#path(this.#at(position))
+  }
+
+  /** Digest of the pair at a position in order. A view: not to be written to. */
+  digestAt(position: number): Uint8Array {
+    return this.#digest(this.#at(position))
+  }
+
+  /** Order of two pairs' paths, each given by its index and its position there. A space equals an underscore. */
+  comparePath(position: number, other: FileHashIndex, otherPosition: number): number {
+    return this.#comparePath(this.#at(position), other, other.#at(otherPosition))
+  }
+
+  /** The order in which an index holds its pairs. Zero for the same path, byte by byte, with the same digest. */
+  compare(position: number, other: FileHashIndex, otherPosition: number): number {
+    return this.#compare(this.#at(position), other, other.#at(otherPosition))
+  }
+
   /** All pairs as text, in order of path, then digest. */
   *[Symbol.iterator](): IterableIterator<readonly [path: string, digest: string]> {
     for (let at = 0; at < this.length; at++) {
@@ -168,35 +188,41 @@ export class FileHashIndex implements FileHashes {
   }
 
   #isOrdered(): boolean {
-    for (let pair = 1; pair < this.length; pair++) if (this.#compare(pair - 1, pair) > 0) return false
+    for (let pair = 1; pair < this.length; pair++) if (this.#compare(pair - 1, this, pair) > 0) return false
     return true
   }
 
   #sorted(): Uint32Array {
     const order = new Uint32Array(this.length)
     for (let pair = 0; pair < order.length; pair++) order[pair] = pair
-    return order.sort((a, b) => this.#compare(a, b))
+    return order.sort((a, b) => this.#compare(a, this, b))
   }
 
-  #compare(a: number, b: number): number {
+  #compare(pair: number, other: FileHashIndex, otherPair: number): number {
+    const path = this.#comparePath(pair, other, otherPair)
+    if (path !== 0) return path
+    const digest = Buffer.compare(this.#digest(pair), other.#digest(otherPair))
+    // Same digest under names that only differ in spaces: any fixed order will do.
+    return digest === 0 ? Buffer.compare(this.#path(pair), other.#path(otherPair)) : digest
+  }
+
+  #comparePath(pair: number, other: FileHashIndex, otherPair: number): number {
     const paths = this.#paths
-    const startA = this.#pathStart(a)
-    const startB = this.#pathStart(b)
-    const lengthA = (this.#pathEnds[a] ?? 0) - startA
-    const lengthB = (this.#pathEnds[b] ?? 0) - startB
-    const shorter = Math.min(lengthA, lengthB)
+    const others = other.#paths
+    const start = this.#pathStart(pair)
+    const otherStart = other.#pathStart(otherPair)
+    const length = (this.#pathEnds[pair] ?? 0) - start
+    const otherLength = (other.#pathEnds[otherPair] ?? 0) - otherStart
+    const shorter = Math.min(length, otherLength)
     for (let index = 0; index < shorter; index++) {
-      const byteA = paths[startA + index] ?? 0
-      const byteB = paths[startB + index] ?? 0
-      if (byteA !== byteB) {
-        const difference = folded(byteA) - folded(byteB)
+      const own = paths[start + index] ?? 0
+      const byte = others[otherStart + index] ?? 0
+      if (own !== byte) {
+        const difference = folded(own) - folded(byte)
         if (difference !== 0) return difference
       }
     }
-    if (lengthA !== lengthB) return lengthA - lengthB
-    const digest = Buffer.compare(this.#digest(a), this.#digest(b))
-    // Same digest under names that only differ in spaces: any fixed order will do.
-    return digest === 0 ? Buffer.compare(this.#path(a), this.#path(b)) : digest
+    return length - otherLength
   }
 }
 

@@ -7,8 +7,11 @@ import {
   measurementEntry,
   pathBytes,
 } from "../formats/ima/measurement-list.ts"
+import { CONTENT } from "../formats/ima/template.ts"
+import type { ImaKey } from "../verify/ima-signature.ts"
 import type { FileHashIndex } from "./file-hashes.ts"
 import type { Findings } from "./findings.ts"
+import { SignedFiles } from "./ima-signed.ts"
 import { fileHashIndex, type Snapshot } from "./snapshot.ts"
 import type { Finding } from "./verdict.ts"
 import type { Whitelist } from "./whitelist.ts"
@@ -18,13 +21,35 @@ export const BOOT_AGGREGATE = "boot_aggregate"
 export const RETAKE = "take a new snapshot of the VM once you trust it"
 export const DISTRUST = "do not trust this machine until this is explained"
 
-/** Judges every entry but the first against snapshot and whitelist; gives how many each of them accepted. */
+/** What files are accepted by. */
+export interface FileReferences {
+  readonly reference: Snapshot | null
+  readonly whitelist: Whitelist
+  /** Keys whose signature is as good as being in the snapshot. */
+  readonly imaKeys: readonly ImaKey[]
+}
+
+/** How many entries each of the references accepted, and how many are of no file. */
+export interface JudgedFiles {
+  readonly files: number
+  readonly whitelisted: number
+  readonly signed: number
+  readonly measuredData: number
+  /** Names of the measured data as the kernel has them, each once and the first only. */
+  readonly measuredDataNames: readonly string[]
+}
+
+/** Names of measured data that are kept: a VM can make any number of keyrings. */
+const MAX_DATA_NAMES = 32
+const MAX_DATA_NAME = 80
+
+/** Judges every entry but the first against snapshot, whitelist and signatures. */
 export function appraiseFiles(
   list: MeasurementList,
-  reference: Snapshot | null,
-  whitelist: Whitelist,
+  references: FileReferences,
   findings: Findings,
-): { files: number; whitelisted: number } {
+): JudgedFiles {
+  const { reference } = references
   if (reference !== null && reference.filehashes === null)
     findings.add(() => ({
       code: "ERR_IMA_REFERENCE",
@@ -34,9 +59,15 @@ export function appraiseFiles(
       meaning: "the snapshot holds no file to compare with what ran",
       remedy: RETAKE,
     }))
-  const judge = new FileJudge(list, reference, whitelist, findings)
+  const judge = new FileJudge(list, references, findings)
   for (let index = 1; index < list.count; index++) judge.entry(index)
-  return { files: judge.known, whitelisted: judge.whitelisted }
+  return {
+    files: judge.known,
+    whitelisted: judge.whitelisted,
+    signed: judge.signed.accepted,
+    measuredData: judge.measuredData,
+    measuredDataNames: [...judge.dataNames],
+  }
 }
 
 /** What can be wrong with an entry. */
@@ -52,6 +83,9 @@ type Problem =
 class FileJudge {
   known = 0
   whitelisted = 0
+  measuredData = 0
+  readonly dataNames = new Set<string>()
+  readonly signed: SignedFiles
   readonly #list: MeasurementList
   readonly #reference: Snapshot | null
   readonly #whitelist: Whitelist
@@ -59,7 +93,9 @@ class FileJudge {
   readonly #files: FileHashIndex | null
   readonly #inSnapshot: readonly boolean[]
 
-  constructor(list: MeasurementList, reference: Snapshot | null, whitelist: Whitelist, findings: Findings) {
+  constructor(list: MeasurementList, references: FileReferences, findings: Findings) {
+    const { reference, whitelist, imaKeys } = references
+    this.signed = new SignedFiles(list, imaKeys)
     this.#list = list
     this.#reference = reference
     this.#whitelist = whitelist
@@ -81,11 +117,21 @@ class FileJudge {
     const list = this.#list
     // The name in a violation is not covered by the TPM: somebody may have put a harmless one there. None is excused.
     if (isViolation(list, index)) return "ERR_IMA_VIOLATION"
+    // No file, so that nothing of the snapshot is to be compared with it: it may be named as one on purpose.
+    if (list.content[index] === CONTENT.data) return this.#keepData(index)
     if (isBootAggregate(list, index)) return "ERR_IMA_BOOT_AGGREGATE"
     if (isZeroDigest(list, index)) return "ERR_IMA_NO_DIGEST"
     const algorithm = list.algorithm[index] ?? 0
     if (HASH_ALGORITHMS[algorithm]?.accepted !== true) return "ERR_IMA_ALGORITHM"
-    return this.#files === null ? null : this.#mismatch(index, algorithm, this.#files)
+    const mismatch = this.#files === null ? null : this.#mismatch(index, algorithm, this.#files)
+    return mismatch === null || this.signed.accept(index) ? null : mismatch
+  }
+
+  #keepData(index: number): null {
+    this.measuredData += 1
+    if (this.dataNames.size < MAX_DATA_NAMES)
+      this.dataNames.add(measurementEntry(this.#list, index).path.slice(0, MAX_DATA_NAME))
+    return null
   }
 
   #mismatch(index: number, algorithm: number, files: FileHashIndex): Problem | null {
@@ -94,14 +140,16 @@ class FileJudge {
     const end = pathEnd[index] ?? 0
     const digest = digestAt[index] ?? 0
     const digestEnd = digest + digestSize(this.#list, index)
-    const comparable = this.#inSnapshot[algorithm] ?? false
+    // The root of a tree is never the digest of a content, even where the bytes are equal.
+    const isContent = this.#list.content[index] === CONTENT.file
+    const comparable = isContent && (this.#inSnapshot[algorithm] ?? false)
     const found = files.find(bytes, path, end, digest, digestEnd)
     if (found === "match" && comparable) {
       this.known += 1
       return null
     }
     const listed = this.#whitelist.find(bytes, path, end, digest, digestEnd)
-    if (listed === "match" && BARE[algorithm]) {
+    if (listed === "match" && isContent && BARE[algorithm]) {
       this.whitelisted += 1
       return null
     }
@@ -111,7 +159,8 @@ class FileJudge {
 
   #finding(code: Problem, index: number): Finding {
     const subject = measurementEntry(this.#list, index).path
-    const found = digestText(this.#list, index)
+    const signature = this.signed.whyNot(index)
+    const found = digestText(this.#list, index) + (signature === null ? "" : `; its signature: ${signature}`)
     switch (code) {
       case "ERR_IMA_UNKNOWN_FILE":
         return {
@@ -134,6 +183,17 @@ class FileJudge {
           remedy: `if you updated it, add the line \`path digest\` to a whitelist (--whitelist) or take a new snapshot; else ${DISTRUST}`,
         }
       case "ERR_IMA_ALGORITHM":
+        if (this.#list.content[index] === CONTENT.verity)
+          return {
+            code,
+            subject,
+            expected: "the digest of the file's content",
+            found,
+            meaning:
+              "the kernel logged the root of the file's fs-verity tree: nothing says what its content is",
+            remedy:
+              "remove digest_type=verity from the rules of the IMA policy, or sign the file and name the key with --ima-key",
+          }
         return {
           code,
           subject,
@@ -182,7 +242,9 @@ class FileJudge {
   }
 }
 
+/** Whether an entry is the kernel's own. Data of that name, which a program can cause, is not. */
 export function isBootAggregate(list: MeasurementList, index: number): boolean {
+  if (list.content[index] !== CONTENT.file) return false
   const start = list.pathAt[index] ?? 0
   if ((list.pathEnd[index] ?? 0) - start !== BOOT_AGGREGATE.length) return false
   for (let offset = 0; offset < BOOT_AGGREGATE.length; offset++)

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
+import { fileSigner, signFile } from "../../test/fakes/file-signatures.ts"
 import {
   bootAggregate,
   file,
@@ -202,6 +203,118 @@ describe("whitelist", () => {
     expect(codes(claim)).toEqual([
       ["ERR_IMA_CHANGED_FILE", "/usr/bin/new"],
       ["ERR_IMA_UNKNOWN_FILE", "/usr/bin/new2"],
+    ])
+  })
+})
+
+describe("measured data", () => {
+  const data = (name: string, content = name) =>
+    file(name, content, { template: "ima-buf", fields: { buf: new TextEncoder().encode(content) } })
+
+  test("is counted and named, and neither accepted nor refused", () => {
+    const claim = appraise([BOOT, A, data(".ima", "key"), data("kexec-cmdline"), data(".ima", "key 2")])
+    expect(claim.status).toBe("passed")
+    expect(claim.facts).toMatchObject({ files: 1, measuredData: 3, measuredDataNames: ".ima, kexec-cmdline" })
+    expect(claim.summary).toContain("3 of measured data (.ima, kexec-cmdline)")
+  })
+
+  test("never passes as a file, even under the name and digest of one", () => {
+    const claim = appraise([BOOT, data("/usr/bin/a", "a")])
+    expect(claim.facts["files"]).toBe(0)
+    expect(codes(claim)).toEqual([["ERR_IMA_OFF", "measurement list"]])
+  })
+
+  test("named boot_aggregate is not the kernel's own entry", () => {
+    const named = { ...data("boot_aggregate"), digest: BOOT.digest }
+    expect(codes(appraise([named, A]))).toContainEqual(["ERR_IMA_BOOT_AGGREGATE", "boot_aggregate"])
+    expect(appraise([BOOT, A, named]).status).toBe("passed")
+  })
+
+  test("a file that a rule has measured with the template of data is a file", () => {
+    const claim = appraise([BOOT, A, file("/tmp/evil", "e", { template: "ima-buf" })])
+    expect(codes(claim)).toEqual([["ERR_IMA_UNKNOWN_FILE", "/tmp/evil"]])
+  })
+
+  test("names are kept up to a number and a length", () => {
+    const many = Array.from({ length: 100 }, (_, index) => data(`keyring ${index} ${"x".repeat(500)}`))
+    const claim = appraise([BOOT, A, ...many])
+    expect(claim.facts["measuredData"]).toBe(100)
+    expect(String(claim.facts["measuredDataNames"]).length).toBeLessThan(3000)
+  })
+
+  test("is left out of a snapshot's files, as is a digest of fs-verity", () => {
+    const tree = file("/usr/bin/tree", "t", { template: "ima-ngv2", content: "verity" })
+    const values = imaReferenceOf(quoted(BOOT, data("/usr/bin/x"), A, tree))
+    expect(values).toMatchObject({ hash_algorithm: "sha256", omitted: 1 })
+    expect(values.filehashes).toEqual([["/usr/bin/a", hexOf("a")]])
+  })
+})
+
+describe("fs-verity", () => {
+  const tree = (content: string) => file("/usr/bin/a", content, { template: "ima-ngv2", content: "verity" })
+
+  test("a digest of it is no match for the same bytes as digest of a content", () => {
+    expect(codes(appraise([BOOT, B, tree("a")]))).toEqual([["ERR_IMA_ALGORITHM", "/usr/bin/a"]])
+    const whitelist = listed(`/usr/bin/new ${hexOf("n")}`)
+    const unlisted = file("/usr/bin/new", "n", { template: "ima-ngv2", content: "verity" })
+    expect(appraise([BOOT, B, unlisted], REFERENCE, whitelist).status).toBe("failed")
+  })
+
+  test("the content's digest in the same template is one", () => {
+    expect(appraise([BOOT, file("/usr/bin/a", "a", { template: "ima-ngv2" })]).status).toBe("passed")
+  })
+})
+
+describe("signed files", () => {
+  const vendor = fileSigner("P-256")
+  const judged = (entries: NewEntry[], imaKeys = vendor.keys) =>
+    appraiseIma(quoted(...entries), REFERENCE, { whitelist: EMPTY_WHITELIST, pcrs: PCRS, imaKeys })
+  const signed = (path: string, content: string, signature = signFile(vendor, content)) =>
+    file(path, content, { template: "ima-sig", signature })
+
+  test("pass by a given key, unknown or changed, and are counted", () => {
+    const claim = judged([BOOT, A, signed("/usr/bin/new", "n"), signed("/usr/bin/b", "b 2")])
+    expect(claim.status).toBe("passed")
+    expect(claim.facts).toMatchObject({ files: 1, signed: 2 })
+    expect(claim.summary).toContain("2 signed by a given key")
+  })
+
+  test("pass in template ima-sigv2, and with a signed digest of fs-verity", () => {
+    const content = file("/usr/bin/n", "n", { template: "ima-sigv2", signature: signFile(vendor, "n") })
+    const signature = signFile(vendor, "t", { verity: true })
+    const tree = file("/usr/bin/t", "t", { template: "ima-sigv2", content: "verity", signature })
+    expect(judged([BOOT, content, tree]).facts).toMatchObject({ signed: 2, mismatches: 0 })
+  })
+
+  test("prove nothing where no key is given, or another's", () => {
+    const entries = [BOOT, A, signed("/usr/bin/new", "n")]
+    expect(codes(judged(entries, []))).toEqual([["ERR_IMA_UNKNOWN_FILE", "/usr/bin/new"]])
+    const [finding] = judged(entries, fileSigner("rsa").keys).findings
+    expect(finding?.code).toBe("ERR_IMA_UNKNOWN_FILE")
+    expect(finding?.found).toContain("signed by a key that was not given")
+  })
+
+  test("prove nothing with a signature of other content, or a broken one", () => {
+    const other = signed("/usr/bin/new", "n", signFile(vendor, "m"))
+    expect(judged([BOOT, A, other]).findings[0]?.found).toContain("does not verify")
+    const broken = signed("/usr/bin/new", "n", Uint8Array.of(3, 2))
+    expect(codes(judged([BOOT, A, broken]))).toEqual([["ERR_IMA_UNKNOWN_FILE", "/usr/bin/new"]])
+  })
+
+  test("do not excuse violations, zeros, or the place of boot_aggregate", () => {
+    const zero = { ...signed("/usr/bin/z", "z"), digest: new Uint8Array(32) }
+    const second = signed("boot_aggregate", "x")
+    const claim = judged([
+      BOOT,
+      A,
+      { ...signed("/v", "v"), templateDigest: new Uint8Array(20) },
+      zero,
+      second,
+    ])
+    expect(claim.findings.map(({ code }) => code)).toEqual([
+      "ERR_IMA_VIOLATION",
+      "ERR_IMA_NO_DIGEST",
+      "ERR_IMA_BOOT_AGGREGATE",
     ])
   })
 })

@@ -4,13 +4,14 @@ import { toHex } from "../formats/hex.ts"
 import {
   digestText,
   fileDigest,
-  IMA_TEMPLATES,
   isViolation,
   type MeasurementList,
   pathBytes,
 } from "../formats/ima/measurement-list.ts"
+import { CONTENT } from "../formats/ima/template.ts"
 import { pathToText } from "../formats/path-text.ts"
 import type { QuotedMeasurements } from "../verify/ima.ts"
+import type { ImaKey } from "../verify/ima-signature.ts"
 import type { Verified } from "../verify/verified.ts"
 import { Findings } from "./findings.ts"
 import {
@@ -29,11 +30,17 @@ export interface ImaAppraisalOptions {
   readonly whitelist: Whitelist
   /** Quoted PCRs of the SHA-256 bank, PCR 0 first. */
   readonly pcrs: readonly Uint8Array[]
+  /**
+   * Keys whose valid signature over an entry's digest accepts that entry, in the snapshot or not; none where absent. A
+   * signature covers the content alone: older versions, and other files' contents under a path, are accepted with it.
+   */
+  readonly imaKeys?: readonly ImaKey[]
 }
 
 /**
  * Compares what ran with the reference values: every quoted entry must be a file of the snapshot or of the whitelist, by
- * path, digest and algorithm. Collects all mismatches.
+ * path, digest and algorithm, or be signed by a given key. Collects all mismatches. Entries of measured data (keys, command
+ * lines, critical data) are no files: they are counted and named in the facts, and neither accepted as files nor refused.
  * @param reference null only when a snapshot is about to be taken: then there is nothing yet to compare files with, and
  * what the list says about the kernel and itself is still judged.
  */
@@ -46,13 +53,15 @@ export function appraiseIma(
   const findings = new Findings()
   appraiseCoverage(list, findings)
   const recomputed = appraiseBootAggregate(list, reference, options.pcrs, findings)
-  const files = appraiseFiles(list, reference, options.whitelist, findings)
+  const { whitelist, imaKeys = [] } = options
+  const { measuredDataNames, ...files } = appraiseFiles(list, { reference, whitelist, imaKeys }, findings)
   const facts = {
     entries: list.count,
     notYetQuoted: quoted.notYetQuoted,
     template: templateOf(list),
     bootAggregateRecomputed: recomputed,
     ...files,
+    ...(measuredDataNames.length === 0 ? {} : { measuredDataNames: measuredDataNames.join(", ") }),
     mismatches: findings.total,
   }
   if (findings.total === 0)
@@ -75,7 +84,7 @@ export interface ImaReferenceValues {
   readonly hash_algorithm: string | null
   /** Files of the quoted entries, each pair once. */
   readonly filehashes: readonly (readonly [path: string, digest: string])[]
-  /** Files left out because their digest is of another algorithm, or is none. */
+  /** Files left out because their digest is of another algorithm, of no content (fs-verity), or is none. */
   readonly omitted: number
 }
 
@@ -88,13 +97,13 @@ export function imaReferenceOf(
   hashAlgorithm?: string,
 ): ImaReferenceValues {
   const { list } = quoted
-  const algorithm = hashAlgorithm ?? algorithmName(list, 1)
+  const algorithm = hashAlgorithm ?? firstAlgorithm(list)
   const pairs = new Map<string, readonly [string, string]>()
   let omitted = 0
   for (let index = 1; index < list.count; index++) {
-    if (isBootAggregate(list, index)) continue
-    if (isViolation(list, index) || isZeroDigest(list, index) || algorithmName(list, index) !== algorithm)
-      omitted += 1
+    if (isBootAggregate(list, index) || list.content[index] === CONTENT.data) continue
+    const comparable = list.content[index] === CONTENT.file && algorithmName(list, index) === algorithm
+    if (isViolation(list, index) || isZeroDigest(list, index) || !comparable) omitted += 1
     else {
       const pair = [pathToText(pathBytes(list, index)), toHex(fileDigest(list, index))] as const
       pairs.set(pair.join("\0"), pair)
@@ -111,7 +120,8 @@ export function imaReferenceOf(
 
 /** A list that holds nothing beyond the kernel's own first entry covers nothing: whatever ran, ran unseen. */
 function appraiseCoverage(list: MeasurementList, findings: Findings): void {
-  for (let index = 1; index < list.count; index++) if (!isBootAggregate(list, index)) return
+  for (let index = 1; index < list.count; index++)
+    if (list.content[index] !== CONTENT.data && !isBootAggregate(list, index)) return
   findings.add(() => ({
     code: "ERR_IMA_OFF",
     subject: "measurement list",
@@ -192,16 +202,34 @@ function bootAggregate(pcrs: readonly Uint8Array[]): string | null {
 
 function passedSummary(
   reference: Snapshot | null,
-  facts: { entries: number; files: number; whitelisted: number; notYetQuoted: number },
+  facts: {
+    entries: number
+    files: number
+    whitelisted: number
+    signed: number
+    measuredData: number
+    notYetQuoted: number
+    measuredDataNames?: string
+  },
 ): string {
   const late = facts.notYetQuoted === 0 ? "" : `; ${facts.notYetQuoted} measured after the quote, not judged`
-  if (reference === null) return `${facts.entries} entries replay to the quoted PCR 10${late}`
+  const { measuredData, measuredDataNames } = facts
+  const data = measuredData === 0 ? "" : `; ${measuredData} of measured data (${measuredDataNames})`
+  if (reference === null) return `${facts.entries} entries replay to the quoted PCR 10${data}${late}`
   const listed = facts.whitelisted === 0 ? "" : ` and ${facts.whitelisted} of the whitelist`
-  return `${facts.entries} entries replay to the quoted PCR 10; what ran: ${facts.files} of the snapshot${listed}${late}`
+  const signed = facts.signed === 0 ? "" : ` and ${facts.signed} signed by a given key`
+  return `${facts.entries} entries replay to the quoted PCR 10; what ran: ${facts.files} of the snapshot${listed}${signed}${data}${late}`
 }
 
 function templateOf(list: MeasurementList): string {
-  return list.count === 0 ? "none" : (IMA_TEMPLATES[list.template[0] ?? 0] ?? "none")
+  return list.count === 0 ? "none" : (list.templates[list.template[0] ?? 0]?.name ?? "none")
+}
+
+/** Algorithm of the first measured file. */
+function firstAlgorithm(list: MeasurementList): string | null {
+  for (let index = 1; index < list.count; index++)
+    if (list.content[index] !== CONTENT.data) return algorithmName(list, index)
+  return null
 }
 
 function algorithmName(list: MeasurementList, index: number): string | null {

@@ -1,6 +1,7 @@
-import { textToPath } from "../formats/path-text.ts"
+import { toHex } from "../formats/hex.ts"
+import { pathToText, textToPath } from "../formats/path-text.ts"
 import type { JsonCursor } from "../formats/strict-json.ts"
-import { FileHashIndexBuilder } from "./file-hashes.ts"
+import { type FileHashIndex, FileHashIndexBuilder } from "./file-hashes.ts"
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
@@ -84,4 +85,80 @@ function readDigest(cursor: JsonCursor, builder: FileHashIndexBuilder): number {
   }
   cursor.moveTo(at + 1)
   return out
+}
+
+/**
+ * Appends `[["/path","hex"],…]` to `before`, a line for each pair, and then `after`. Most paths need no escape and are copied as
+ * bytes.
+ */
+export function writeFileHashes(before: Uint8Array, index: FileHashIndex, after: Uint8Array): Uint8Array {
+  const out = new Output(before.length + after.length + index.length * 160)
+  out.append(before)
+  out.append(TEXT.encode(index.length === 0 ? "[]" : "[\n"))
+  for (let at = 0; at < index.length; at++) {
+    const path = index.pathAt(at)
+    const digest = index.digestAt(at)
+    if (needsEscape(path)) {
+      out.append(TEXT.encode(JSON.stringify([pathToText(path), toHex(digest)])))
+    } else {
+      out.append(OPEN_PAIR)
+      out.append(path)
+      out.append(BETWEEN)
+      out.appendHex(digest)
+      out.append(CLOSE_PAIR)
+    }
+    out.append(at + 1 < index.length ? NEXT_LINE : LAST_LINE)
+  }
+  out.append(after)
+  return out.written()
+}
+
+const TEXT = new TextEncoder()
+const [OPEN_PAIR, BETWEEN, CLOSE_PAIR] = [TEXT.encode('["'), TEXT.encode('","'), TEXT.encode('"]')]
+const [NEXT_LINE, LAST_LINE] = [TEXT.encode(",\n"), TEXT.encode("\n]")]
+const HEX_DIGITS = TEXT.encode("0123456789abcdef")
+
+/** Whether a JSON string of the path may be something else than its bytes. */
+function needsEscape(path: Uint8Array): boolean {
+  for (let at = 0; at < path.length; at++) {
+    const byte = path[at] ?? 0
+    if (byte < 0x20 || byte > 0x7e || byte === QUOTE || byte === BACKSLASH) return true
+  }
+  return false
+}
+
+/** Bytes that are appended to; room is doubled. */
+class Output {
+  #bytes: Uint8Array
+  #length = 0
+
+  constructor(size: number) {
+    this.#bytes = new Uint8Array(size)
+  }
+
+  append(bytes: Uint8Array): void {
+    this.#reserve(bytes.length)
+    this.#bytes.set(bytes, this.#length)
+    this.#length += bytes.length
+  }
+
+  appendHex(bytes: Uint8Array): void {
+    this.#reserve(bytes.length * 2)
+    for (let at = 0; at < bytes.length; at++) {
+      const byte = bytes[at] ?? 0
+      this.#bytes[this.#length++] = HEX_DIGITS[byte >> 4] ?? 0
+      this.#bytes[this.#length++] = HEX_DIGITS[byte & 15] ?? 0
+    }
+  }
+
+  written(): Uint8Array {
+    return this.#bytes.subarray(0, this.#length)
+  }
+
+  #reserve(count: number): void {
+    if (this.#length + count <= this.#bytes.length) return
+    const grown = new Uint8Array(Math.max(this.#bytes.length * 2, this.#length + count))
+    grown.set(this.written())
+    this.#bytes = grown
+  }
 }

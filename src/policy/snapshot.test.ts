@@ -2,7 +2,13 @@ import { describe, expect, test } from "bun:test"
 import fc from "fast-check"
 import "../../test/setup.ts"
 import { CodedError } from "../errors.ts"
-import { encodeSnapshot, fileHashIndex, parseSnapshot, type Snapshot } from "./snapshot.ts"
+import {
+  encodeSnapshot,
+  encodeSnapshotBytes,
+  fileHashIndex,
+  parseSnapshot,
+  type Snapshot,
+} from "./snapshot.ts"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const parse = (text: string) => parseSnapshot(bytes(text))
@@ -92,6 +98,13 @@ describe("snapshot", () => {
     expect(encodeSnapshot(reversed)).toBe(TEXT)
   })
 
+  test("gives the same as bytes, with and without files", () => {
+    for (const filehashes of [SNAPSHOT.filehashes, [], null]) {
+      const snapshot = { ...SNAPSHOT, filehashes }
+      expect(new TextDecoder().decode(encodeSnapshotBytes(snapshot))).toBe(encodeSnapshot(snapshot))
+    }
+  })
+
   test("any paths survive", () => {
     const path = fc.uint8Array({ minLength: 1, maxLength: 20 }).map((raw) => {
       const text = [...raw].map((byte) => (byte < 0x80 ? String.fromCharCode(byte || 1) : `\udc00`))
@@ -106,6 +119,7 @@ describe("snapshot", () => {
         const once = encodeSnapshot({ ...SNAPSHOT, filehashes })
         const again = parse(once)
         expect(encodeSnapshot(again)).toBe(once)
+        expect(new TextDecoder().decode(encodeSnapshotBytes(again))).toBe(once)
         expect(again.filehashes?.length).toBe(paths.length)
       }),
     )

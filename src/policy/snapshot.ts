@@ -2,7 +2,7 @@ import { ParseError } from "../errors.ts"
 import { HASH_ALGORITHMS, hashAlgorithm, hashAlgorithmOfSize } from "../formats/hash-algorithms.ts"
 import { isArray, JsonCursor, type JsonRecord } from "../formats/strict-json.ts"
 import { type FileHashes, FileHashIndex, type FileHashIndexBuilder, indexFileHashes } from "./file-hashes.ts"
-import { readFileHashes } from "./snapshot-files.ts"
+import { readFileHashes, writeFileHashes } from "./snapshot-files.ts"
 import {
   hex,
   parseTeePolicy,
@@ -97,6 +97,22 @@ export function parseSnapshot(bytes: Uint8Array, maxBytes = MAX_SNAPSHOT_BYTES):
  * give equal text.
  */
 export function encodeSnapshot(snapshot: Snapshot): string {
+  const files = snapshot.filehashes === null ? "null" : lines(indexFileHashes(snapshot.filehashes))
+  return `${textBeforeFiles(snapshot)}${files}${AFTER_FILES}`
+}
+
+/** The same as UTF-8, without a string for each path and digest. */
+export function encodeSnapshotBytes(snapshot: Snapshot): Uint8Array {
+  const before = textBeforeFiles(snapshot)
+  return snapshot.filehashes === null
+    ? Buffer.from(`${before}null${AFTER_FILES}`)
+    : writeFileHashes(Buffer.from(before), indexFileHashes(snapshot.filehashes), Buffer.from(AFTER_FILES))
+}
+
+const AFTER_FILES = "\n}\n"
+
+/** All members but the last one, `filehashes`, whose value follows. */
+function textBeforeFiles(snapshot: Snapshot): string {
   const members: [string, string][] = [
     ["cloud_type", JSON.stringify(snapshot.cloud_type)],
     ["tee_policy", JSON.stringify(snapshot.tee_policy)],
@@ -118,9 +134,8 @@ export function encodeSnapshot(snapshot: Snapshot): string {
     for (const [name, value] of Object.entries(added)) members.push([name, JSON.stringify(value)])
     members.push(["unreadable", lines(snapshot.unreadable)])
   }
-  const files = snapshot.filehashes === null ? "null" : lines(indexFileHashes(snapshot.filehashes))
-  members.push(["filehashes", files])
-  return `{\n${members.map(([name, value]) => `"${name}": ${value}`).join(",\n")}\n}\n`
+  members.push(["filehashes", ""])
+  return `{\n${members.map(([name, value]) => `"${name}": ${value}`).join(",\n")}`
 }
 
 /** Index of the snapshot's reference values, for appraisal. Empty where it has none. */

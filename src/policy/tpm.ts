@@ -42,13 +42,19 @@ export interface TpmClaims {
 /**
  * Appraises a verified quote against the snapshot. Each value that differs is a finding.
  * @param reference null when a snapshot is about to be taken: then only what needs no reference is judged.
+ * @param options.acceptReboot the user said that the machine may have been restarted (`--accept-reboot`).
  */
-export function appraiseTpm(tpm: Verified<TpmAttestation>, reference: Snapshot | null): TpmClaims {
-  return {
-    tpm: appraiseTpmIdentity(tpm, reference),
-    reboot: appraiseReboot(tpm, reference),
-    boot: appraiseBoot(tpm, reference),
-  }
+export function appraiseTpm(
+  tpm: Verified<TpmAttestation>,
+  reference: Snapshot | null,
+  options: { readonly acceptReboot?: boolean } = {},
+): TpmClaims {
+  const identity = appraiseTpmIdentity(tpm, reference)
+  const boot = appraiseBoot(tpm, reference)
+  const reboot = appraiseReboot(tpm, reference)
+  const same = identity.status === "passed" && boot.status === "passed"
+  const accepted = options.acceptReboot === true && same ? acceptedReboot(reboot, tpm, reference) : reboot
+  return { tpm: identity, reboot: accepted, boot }
 }
 
 /** The snapshot's members that a verified quote over PCRs 0–15 fills. */
@@ -169,8 +175,32 @@ function appraiseReboot(tpm: TpmAttestation, reference: Snapshot | null): Claim 
   }
 }
 
+/**
+ * A restart that the user allowed, of a machine that is the snapshot's and booted the same. Counters only ever go up: one that
+ * went back is an old state of the TPM, which nobody can allow.
+ */
+function acceptedReboot(reboot: Claim, tpm: TpmAttestation, reference: Snapshot | null): Claim {
+  const policy = reference?.tpm_policy ?? null
+  if (reboot.status !== "failed" || policy === null) return reboot
+  const resets = tpm.resetCount - policy.reset_count
+  const restarts = tpm.restartCount - policy.restart_count
+  if (resets < 0 || (resets === 0 && restarts < 0)) return reboot
+  const what = resets > 0 ? `rebooted ${resets} time(s)` : `suspended and resumed ${restarts} time(s)`
+  return {
+    check: "reboot",
+    status: "warning",
+    summary: `${what} since the snapshot, accepted by --accept-reboot: the same TPM key signed, and the same was booted; what ran before the latest boot is not known`,
+    findings: reboot.findings.map((finding) => ({
+      ...finding,
+      remedy: "nothing to do if you know of it; to have restarts fail again, leave --accept-reboot out",
+    })),
+    facts: { ...reboot.facts, accepted: true },
+  }
+}
+
 function countFindings(tpm: TpmAttestation, policy: TpmPolicy): Finding[] {
-  const remedy = "if you know why, check the VM and take a new snapshot; or --skip reboot for this once"
+  const remedy =
+    "if you know why, check the VM and take a new snapshot; or --accept-reboot where restarts are expected"
   const reboot: Finding = {
     code: "ERR_REBOOTED",
     subject: "resetCount",

@@ -12,6 +12,7 @@ import { parseMeasurementList } from "../formats/ima/measurement-list.ts"
 import { parsePublic, tpmName } from "../formats/tpm/public.ts"
 import { type AzureClaims, verifyAzureQuote, verifyHcl } from "../verify/azure.ts"
 import { type QuotedMeasurements, verifyMeasurementList } from "../verify/ima.ts"
+import type { ImaKey } from "../verify/ima-signature.ts"
 import { type TpmAttestation, verifyQuote } from "../verify/tpm.ts"
 import { spkiOf } from "../verify/tpm-signature.ts"
 import type { Verified } from "../verify/verified.ts"
@@ -33,6 +34,11 @@ export interface Channel {
   readonly reason: string | null
   /** The user said that no authority is needed (`--allow-insecure-tls`). */
   readonly insecureAllowed: boolean
+  /**
+   * When whoever saved the evidence says that they collected it. Absent: the verifier's own connection, just now. Present: nonce
+   * and all of the above are that person's word.
+   */
+  readonly savedAt?: Date
 }
 
 /** Everything that one verdict is made from. Time, nonce and anchors are the verifier's own. */
@@ -43,9 +49,13 @@ export interface JudgeInput extends TeeInput {
   readonly evidence: Evidence
   readonly channel: Channel
   readonly whitelist: Whitelist
+  /** Keys that files may be signed with instead of being in the snapshot; none where absent. */
+  readonly imaKeys?: readonly ImaKey[]
   readonly applications: readonly ApplicationProbe[]
   /** Checks that the user asked to leave out, by name. */
   readonly skip: ReadonlySet<Check>
+  /** Restarts are no failure where TPM key and boot PCRs are the snapshot's. Absent: they are. */
+  readonly acceptReboot?: boolean
 }
 
 /** The verdict, and what was proven on the way (null: not proven). */
@@ -61,7 +71,7 @@ export interface Judgement {
  * evidence: a check that cannot be made is a failed check.
  */
 export function judge(input: JudgeInput): Judgement {
-  const channel = judgeChannel(input.channel)
+  const channel = asSaved(judgeChannel(input.channel), input.channel.savedAt)
   const tee = proveTeePart(input)
   const binding = judgeBinding(input, tee.proven)
   const tpm = proveTpm(input, tee.proven)
@@ -120,6 +130,19 @@ function judgeChannel(channel: Channel): Claim {
   })
 }
 
+/** What a file cannot prove to whoever did not make it. The TEE's and the TPM's signatures hold all the same. */
+function asSaved(claim: Claim, savedAt: Date | undefined): Claim {
+  if (savedAt === undefined) return claim
+  const facts = { ...claim.facts, savedEvidence: true, collectedAt: savedAt.toISOString() }
+  if (claim.status === "failed") return { ...claim, facts }
+  return {
+    ...claim,
+    status: "warning",
+    summary: `saved evidence, collected ${savedAt.toISOString()} by its own account: freshness, connection and answers of applications were seen by the one who saved it and are not proven here; they saw: ${claim.summary}`,
+    facts,
+  }
+}
+
 interface Proof<T> {
   readonly proven: Verified<T> | null
   readonly claims: readonly Claim[]
@@ -166,7 +189,7 @@ function judgeBinding(input: JudgeInput, tee: ProvenTee | null): Claim {
     return {
       check: "binding",
       status: "passed",
-      summary: `${who} to ${what} of this connection`,
+      summary: `${who} to ${what} of ${input.channel.savedAt === undefined ? "this connection" : "the connection in the saved evidence"}`,
       findings: [],
       facts: { reportData: shortHex(expected, 64) },
     }
@@ -222,7 +245,13 @@ function proveTpm(input: JudgeInput, proven: ProvenTee | null): Proof<TpmAttesta
     const qualifyingData = evidenceQualifyingData(input.nonce, input.channel.spki, committed)
     const vouched = proven?.paravisor?.claims ?? null
     const quoted = quoteOf(tpm, qualifyingData, vouched)
-    const { tpm: identity, reboot, boot } = appraiseTpm(quoted, input.reference)
+    const {
+      tpm: identity,
+      reboot,
+      boot,
+    } = appraiseTpm(quoted, input.reference, {
+      acceptReboot: input.acceptReboot === true,
+    })
     const facts = vouched === null ? {} : { akVouchedBy: "paravisor" }
     const shown = { ...identity, facts: { ...identity.facts, ...facts } }
     return { proven: quoted, claims: [shown, reboot, boot] }
@@ -272,7 +301,11 @@ function proveIma(
     const proven = verifyMeasurementList(parseMeasurementList(ima.list), pcr10)
     return {
       proven,
-      claim: appraiseIma(proven, input.reference, { whitelist: input.whitelist, pcrs: tpm.pcrs }),
+      claim: appraiseIma(proven, input.reference, {
+        whitelist: input.whitelist,
+        pcrs: tpm.pcrs,
+        imaKeys: input.imaKeys ?? [],
+      }),
     }
   } catch (error) {
     return { proven: null, claim: failedBy("ima", "ima", error) }

@@ -130,8 +130,8 @@ describe.skipIf(!HAVE_VECTORS)("recorded PCR values of real machines", () => {
   const index: Indexed[] = HAVE_VECTORS ? JSON.parse(readFileSync(join(VECTORS, "INDEX.json"), "utf8")) : []
   const read = (name: string) => new Uint8Array(readFileSync(join(VECTORS, name)))
   const pcr10 = (entry: Indexed) => Buffer.from(entry.facts?.pcr10?.["sha256"] ?? "", "hex")
-  const SUPPORTED = /tee-imang|constructed-(violations|ima-template)|keylime-(imasig|one|sha)/
-  const lists = index.filter(({ file: name, kind }) => kind === "ima" && SUPPORTED.test(name))
+  // The list of that name is of an algorithm that does not exist.
+  const lists = index.filter(({ file: name, kind }) => kind === "ima" && !name.includes("keylime-unknown"))
 
   test.each(lists.map((entry) => [entry.file, entry] as const))("%s replays to it", (name, entry) => {
     const bytes = read(name)
@@ -141,7 +141,7 @@ describe.skipIf(!HAVE_VECTORS)("recorded PCR values of real machines", () => {
   })
 
   test("the list is long enough for this to mean something", () => {
-    expect(lists.length).toBeGreaterThanOrEqual(9)
+    expect(lists.length).toBeGreaterThanOrEqual(16)
   })
 
   test.each(["tee-imang-sha1", "tee-imang-violations"])("%s replays to what a TPM quoted", (name) => {

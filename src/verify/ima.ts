@@ -2,12 +2,11 @@ import { VerifyError } from "../errors.ts"
 import { shortHex, toHex } from "../formats/hex.ts"
 import {
   isViolation,
-  MAX_IMA_NAME,
   type MeasurementList,
   measurementEntry,
   prefixOf,
-  TEMPLATE_DIGEST_BYTES,
 } from "../formats/ima/measurement-list.ts"
+import { MAX_IMA_NAME, TEMPLATE_DIGEST_BYTES } from "../formats/ima/template.ts"
 import { printable } from "../formats/path-text.ts"
 import { markVerified, type Verified } from "./verified.ts"
 
@@ -67,7 +66,8 @@ function quotedPrefix(list: MeasurementList, quoted: Uint8Array): number {
 /** The bytes that the kernel hashes for an entry: template "ima" pads the path with zeros to 256 bytes. */
 function hashedData(list: MeasurementList, index: number, oldTemplate: Uint8Array): Uint8Array {
   const start = list.dataAt[index] ?? 0
-  if (list.template[index] !== 0) return list.bytes.subarray(start, list.dataEnd[index])
+  const template = list.templates[list.template[index] ?? 0]
+  if (template?.unframed !== true) return list.bytes.subarray(start, list.dataEnd[index])
   oldTemplate.fill(0)
   oldTemplate.set(list.bytes.subarray(start, start + TEMPLATE_DIGEST_BYTES))
   oldTemplate.set(list.bytes.subarray(list.pathAt[index], list.pathEnd[index]), TEMPLATE_DIGEST_BYTES)

@@ -24,14 +24,22 @@ function describeEntries(entries: readonly MeasurementEntry[]): ShownRecord {
       pcr: entry.pcr,
       template_digest: toHex(entry.templateDigest),
       template: entry.template,
+      ...(entry.content === "file" ? {} : { content: entry.content }),
       digest: `${entry.algorithm}:${toHex(entry.digest)}`,
       path: entry.path,
       ...(entry.signature === null || entry.signature.length === 0
         ? {}
         : { signature: toHex(entry.signature) }),
+      ...fieldsOf(entry),
       ...(isViolation(entry) ? { violation: true } : {}),
     })),
   }
+}
+
+/** Fields that only some templates have, where they hold something. */
+function fieldsOf({ fields }: MeasurementEntry): ShownRecord {
+  const filled = Object.entries(fields).filter(([, bytes]) => bytes.length > 0)
+  return Object.fromEntries(filled.map(([field, bytes]) => [field, toHex(bytes)]))
 }
 
 function isViolation({ templateDigest }: MeasurementEntry): boolean {

@@ -1,14 +1,16 @@
 import { ParseError } from "../../errors.ts"
 import { hashAlgorithm } from "../hash-algorithms.ts"
 import { fromHex } from "../hex.ts"
-import { pathToText, printable } from "../path-text.ts"
+import { pathToText, printable, textToPath } from "../path-text.ts"
+import { MAX_LIST_BYTES, type MeasurementEntry } from "./measurement-list.ts"
 import {
-  IMA_TEMPLATES,
+  type Content,
+  type FieldForm,
+  type ImaField,
   type ImaTemplate,
-  MAX_LIST_BYTES,
-  type MeasurementEntry,
+  imaTemplate,
   TEMPLATE_DIGEST_BYTES,
-} from "./measurement-list.ts"
+} from "./template.ts"
 
 /**
  * Reads `ascii_runtime_measurements`: a line `PCR template-digest template fields…`. For people and for logs kept as
@@ -30,35 +32,76 @@ function parseLine(line: string, at: string): MeasurementEntry {
   const [, pcr, hash, name, rest] = LINE.exec(line) ?? []
   if (pcr === undefined || hash === undefined || name === undefined || rest === undefined)
     throw malformed(at, "PCR, template digest, template, fields", line)
-  const template = IMA_TEMPLATES.find((known) => known === name)
-  if (template === undefined)
-    throw new ParseError("ERR_IMA_TEMPLATE", {
-      at,
-      expected: IMA_TEMPLATES.join(", "),
-      found: `"${printable(name.slice(0, 64))}"`,
-    })
-  const space = rest.indexOf(" ")
-  if (space < 0) throw malformed(at, "a digest and a path", line)
-  const { algorithm, digest } = parseDigest(template, rest.slice(0, space), at)
+  const template = imaTemplate(name, at)
+  const texts = fieldTexts(template, rest, at)
   // Before the template digest's own form: a list of an algorithm that is not supported is to be named as such.
+  const digest = parseDigest(template.forms[template.digestField], texts[template.digestField] ?? "", at)
   const templateDigest = fromHex(hash)
   if (templateDigest?.length !== TEMPLATE_DIGEST_BYTES)
     throw malformed(at, `a template digest of ${TEMPLATE_DIGEST_BYTES} bytes`, hash)
-  const last = template === "ima-sig" ? rest.lastIndexOf(" ") : rest.length
-  const path = rest.slice(space + 1, last)
-  const signature = template === "ima-sig" ? fromHex(rest.slice(last + 1)) : null
-  if (path === "" || last <= space || (template === "ima-sig" && signature === null))
-    throw malformed(at, template === "ima-sig" ? "a path and a signature in hex" : "a path", line)
-  return { pcr: Number(pcr), template, templateDigest, algorithm, digest, path, signature }
+  const path = texts[template.nameField] ?? ""
+  if (path === "") throw malformed(at, "a path", line)
+  const fields: Partial<Record<ImaField, Uint8Array>> = {}
+  for (const [place, field] of template.fields.entries())
+    if (place !== template.digestField && place !== template.nameField)
+      fields[field] = fieldContent(template.forms[place], texts[place] ?? "", at)
+  const { sig = null, ...others } = fields
+  const content = (fields.buf?.length ?? 0) > 0 ? "data" : digest.content
+  return {
+    pcr: Number(pcr),
+    template: name,
+    templateDigest,
+    ...digest,
+    content,
+    path,
+    signature: sig,
+    fields: others,
+  }
+}
+
+/** The text of each field. Only the path can have spaces, so the others are found from the two ends. */
+function fieldTexts(template: ImaTemplate, rest: string, at: string): string[] {
+  const parts = rest.split(" ")
+  const before = template.nameField
+  const behind = template.fields.length - before - 1
+  if (parts.length < template.fields.length)
+    throw malformed(at, `fields ${template.fields.join(", ")} with a space between them`, rest)
+  const last = parts.length - behind
+  return [...parts.slice(0, before), parts.slice(before, last).join(" "), ...parts.slice(last)]
+}
+
+function fieldContent(form: FieldForm | undefined, text: string, at: string): Uint8Array {
+  if (form === "name" || (form === "text" && text !== "")) return textToPath(`${text}\0`)
+  if (form === "digest" || form === "typed-digest" || (form === "optional-digest" && text !== ""))
+    return digestBytes(form, text, at)
+  if ((form === "u16" || form === "u32") && text !== "") return integerBytes(text, form === "u16" ? 2 : 4, at)
+  const bytes = fromHex(text)
+  if (bytes === null) throw malformed(at, "bytes in hex", text)
+  return bytes
+}
+
+function integerBytes(text: string, size: number, at: string): Uint8Array {
+  const value = /^[0-9]{1,10}$/.test(text) ? Number(text) : Number.NaN
+  if (!(value < 256 ** size)) throw malformed(at, `an integer of ${size} bytes`, text)
+  return Uint8Array.from({ length: size }, (_, index) => Math.floor(value / 256 ** index) % 256)
+}
+
+function digestBytes(form: FieldForm, text: string, at: string): Uint8Array {
+  const { digest } = parseDigest(form, text, at)
+  const name = new TextEncoder().encode(`${text.slice(0, text.lastIndexOf(":") + 1)}\0`)
+  return new Uint8Array(Buffer.concat([name, digest]))
 }
 
 function parseDigest(
-  template: ImaTemplate,
+  form: FieldForm | undefined,
   text: string,
   at: string,
-): { algorithm: string; digest: Uint8Array } {
-  const colon = text.indexOf(":")
-  const name = template === "ima" ? "sha1" : text.slice(0, Math.max(colon, 0))
+): { algorithm: string; digest: Uint8Array; content: Content } {
+  const type = form === "typed-digest" ? /^(?:ima|verity):/.exec(text)?.[0] : ""
+  if (type === undefined) throw malformed(at, 'a digest that begins with "ima:" or "verity:"', text)
+  const rest = text.slice(type.length)
+  const colon = rest.indexOf(":")
+  const name = form === "sha1" ? "sha1" : rest.slice(0, Math.max(colon, 0))
   const algorithm = hashAlgorithm(name)
   if (algorithm === null)
     throw new ParseError("ERR_IMA_ALGORITHM", {
@@ -66,10 +109,10 @@ function parseDigest(
       expected: "a hash algorithm of the kernel",
       found: `"${printable(name.slice(0, 64))}"`,
     })
-  const digest = fromHex(template === "ima" ? text : text.slice(colon + 1))
+  const digest = fromHex(form === "sha1" ? rest : rest.slice(colon + 1))
   if (digest?.length !== algorithm.size)
     throw malformed(at, `a digest of ${algorithm.size} bytes in hex`, text)
-  return { algorithm: algorithm.name, digest }
+  return { algorithm: algorithm.name, digest, content: type === "verity:" ? "verity" : "file" }
 }
 
 function malformed(at: string, expected: string, found: string): ParseError<"ERR_MALFORMED"> {

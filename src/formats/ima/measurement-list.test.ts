@@ -266,6 +266,10 @@ describe.skipIf(!HAVE_VECTORS)("lists of real machines", () => {
     ["ima/tee-imang-violations.bin", 2127, 256],
     ["ima/constructed-ima-template.bin", 2, 0],
     ["ima/constructed-violations.bin", 4, 2],
+    ["ima/constructed-buf.bin", 2, 0],
+    ["ima/constructed-modsig.bin", 3, 0],
+    ["ima/constructed-ngv2.bin", 9, 0],
+    ["ima/constructed-sigv2.bin", 3, 0],
   ])("%s: %d entries, %d violations, the same when encoded again", (name, count, violations) => {
     const bytes = vector(name)
     const list = parseMeasurementList(bytes)
@@ -281,16 +285,6 @@ describe.skipIf(!HAVE_VECTORS)("lists of real machines", () => {
   })
 
   test.each([
-    ["ima/constructed-buf.bin", "ima-buf"],
-    ["ima/constructed-modsig.bin", "ima-modsig"],
-    ["ima/constructed-ngv2.bin", "ima-ngv2"],
-    ["ima/constructed-sigv2.bin", "ima-sigv2"],
-  ])("%s: template %s is named in the error", (name, template) => {
-    expect(() => parseMeasurementList(vector(name))).toThrowCode("ERR_IMA_TEMPLATE")
-    expect(() => parseMeasurementList(vector(name))).toThrow(`"${template}"`)
-  })
-
-  test.each([
     ["ima-negative/derived-tee-imang-sha1-template-name-length-huge.bin", "ERR_TOO_LARGE"],
     ["ima-negative/derived-tee-imang-sha1-truncated.bin", "ERR_TRUNCATED"],
   ])("%s gives %s", (name, code) => {
@@ -300,7 +294,6 @@ describe.skipIf(!HAVE_VECTORS)("lists of real machines", () => {
   test.each([
     ["ima-negative/keylime-invalid.ascii", "ERR_MALFORMED"],
     ["ima/keylime-unknown.ascii", "ERR_IMA_ALGORITHM"],
-    ["ima/keylime-imabuf-keyring.ascii", "ERR_IMA_TEMPLATE"],
   ])("%s gives %s", (name, code) => {
     expect(() => parseAsciiMeasurementList(vector(name))).toThrowCode(code)
   })

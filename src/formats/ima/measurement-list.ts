@@ -1,7 +1,16 @@
 import { ParseError } from "../../errors.ts"
 import { HASH_ALGORITHMS } from "../hash-algorithms.ts"
 import { toHex } from "../hex.ts"
-import { pathToText, printable } from "../path-text.ts"
+import { pathToText } from "../path-text.ts"
+import { ListReader } from "./list-reader.ts"
+import {
+  CONTENT,
+  CONTENT_NAMES,
+  type Content,
+  type ImaField,
+  type ImaTemplate,
+  TEMPLATE_DIGEST_BYTES,
+} from "./template.ts"
 
 /**
  * IMA measurement list as the kernel shows it in `binary_runtime_measurements`: integers are u32, little-endian here.
@@ -10,26 +19,14 @@ import { pathToText, printable } from "../path-text.ts"
  *   other templates: u32 length of template data | template data = fields, each u32 length, bytes
  *   template "ima":  20 bytes file digest | u32 length, path without NUL, at most 255 bytes
  *
- * Fields: d-ng = "algorithm:" NUL digest; n-ng = path NUL; sig = signature or nothing.
+ * Which fields a template has, and what they hold, is in template.ts.
  * Source: Linux 6.12, security/integrity/ima/ima_fs.c (ima_measurements_show) and ima_template.c.
  */
 
-/** Templates that are read. The index is what {@link MeasurementList.template} holds. */
-export const IMA_TEMPLATES = ["ima", "ima-ng", "ima-sig"] as const
-export type ImaTemplate = (typeof IMA_TEMPLATES)[number]
-
-/** Size of the template digest in the list. */
-export const TEMPLATE_DIGEST_BYTES = 20
 /** Cap of a list: a kernel that has measured a million files has one of about 150 MB. */
 export const MAX_LIST_BYTES = 256 * 1024 * 1024
 /** Cap of entries in a list. */
 export const MAX_LIST_ENTRIES = 2_000_000
-/** Longest name of a template in the kernel's table, and then some. */
-const MAX_TEMPLATE_NAME = 64
-/** Longest template data: PATH_MAX, a signature of 64 KiB (the largest xattr), the digest. */
-const MAX_TEMPLATE_DATA = 4096 + 65536 + 256
-/** Longest path in template "ima". Source: Linux 6.12, security/integrity/ima/ima.h, IMA_EVENT_NAME_LEN_MAX. */
-export const MAX_IMA_NAME = 255
 
 /**
  * A parsed list: for each entry the places of its parts in `bytes`. A hundred thousand entries are a few arrays; text is
@@ -42,8 +39,12 @@ export interface MeasurementList {
   readonly pcr: Uint32Array
   /** Offset of the stored template digest, 20 bytes. */
   readonly templateDigestAt: Uint32Array
-  /** Index into {@link IMA_TEMPLATES}. */
+  /** Templates that occur. */
+  readonly templates: readonly ImaTemplate[]
+  /** Index into `templates`. */
   readonly template: Uint8Array
+  /** A value of {@link CONTENT}. */
+  readonly content: Uint8Array
   /** Template data: [dataAt, dataEnd). For template "ima": file digest, length, path. */
   readonly dataAt: Uint32Array
   readonly dataEnd: Uint32Array
@@ -59,7 +60,9 @@ export interface MeasurementList {
 /** One entry, with text. */
 export interface MeasurementEntry {
   readonly pcr: number
-  readonly template: ImaTemplate
+  /** Name of the template, or its fields with `|` between them. */
+  readonly template: string
+  readonly content: Content
   /** 20 bytes as stored; all zero in a violation. */
   readonly templateDigest: Uint8Array
   /** Kernel's name of the file digest's algorithm. */
@@ -69,6 +72,8 @@ export interface MeasurementEntry {
   readonly path: string
   /** `security.ima` signature; null in other templates, empty where the file has none. */
   readonly signature: Uint8Array | null
+  /** Content of the fields that are none of the above. */
+  readonly fields: Readonly<Partial<Record<ImaField, Uint8Array>>>
 }
 
 /**
@@ -94,7 +99,9 @@ export function parseMeasurementList(
     count,
     pcr: new Uint32Array(count),
     templateDigestAt: new Uint32Array(count),
+    templates: reader.templates,
     template: new Uint8Array(count),
+    content: new Uint8Array(count),
     dataAt: new Uint32Array(count),
     dataEnd: new Uint32Array(count),
     algorithm: new Uint8Array(count),
@@ -138,227 +145,56 @@ export function fileDigest(list: MeasurementList, index: number): Uint8Array {
 /** Entry `index`, from 0. @throws RangeError where there is none. */
 export function measurementEntry(list: MeasurementList, index: number): MeasurementEntry {
   const pcr = list.pcr[index]
-  const template = IMA_TEMPLATES[list.template[index] ?? -1]
+  const template = list.templates[list.template[index] ?? -1]
+  const content = CONTENT_NAMES[list.content[index] ?? -1]
   const algorithm = HASH_ALGORITHMS[list.algorithm[index] ?? -1]
-  if (index >= list.count || pcr === undefined || template === undefined || algorithm === undefined)
+  const known = template !== undefined && content !== undefined && algorithm !== undefined
+  if (index >= list.count || pcr === undefined || !known)
     throw new RangeError(`no entry ${index} in a list of ${list.count}`)
   const at = list.templateDigestAt[index] ?? 0
   return {
     pcr,
-    template,
+    template: template.name,
+    content,
     templateDigest: list.bytes.subarray(at, at + TEMPLATE_DIGEST_BYTES),
     algorithm: algorithm.name,
     digest: fileDigest(list, index),
     path: pathToText(pathBytes(list, index)),
-    // Behind the path: its NUL, and the signature's length.
-    signature:
-      template === "ima-sig"
-        ? list.bytes.subarray((list.pathEnd[index] ?? 0) + 5, list.dataEnd[index])
-        : null,
+    signature: fieldBytes(list, index, "sig"),
+    fields: otherFields(list, index, template),
   }
 }
 
-/** `algorithm:hex` of an entry's file digest. */
+/** Content of a field of an entry: null where its template has no such field. */
+export function fieldBytes(list: MeasurementList, index: number, field: ImaField): Uint8Array | null {
+  const template = list.templates[list.template[index] ?? 0]
+  const place = template === undefined || template.unframed ? -1 : template.fields.indexOf(field)
+  return place < 0 ? null : fieldAt(list, index, place)
+}
+
+function otherFields(
+  list: MeasurementList,
+  index: number,
+  template: ImaTemplate,
+): MeasurementEntry["fields"] {
+  if (template.unframed) return {}
+  const other: Partial<Record<ImaField, Uint8Array>> = {}
+  for (const [place, field] of template.fields.entries())
+    if (place !== template.digestField && place !== template.nameField && field !== "sig")
+      other[field] = fieldAt(list, index, place)
+  return other
+}
+
+/** The lengths were checked when the list was parsed. */
+function fieldAt(list: MeasurementList, index: number, place: number): Uint8Array {
+  const view = new DataView(list.bytes.buffer, list.bytes.byteOffset, list.bytes.byteLength)
+  let at = list.dataAt[index] ?? 0
+  for (let before = 0; before < place; before++) at += 4 + view.getUint32(at, true)
+  return list.bytes.subarray(at + 4, at + 4 + view.getUint32(at, true))
+}
+
+/** `algorithm:hex` of an entry's file digest; `verity:algorithm:hex` where that is not the digest of a content. */
 export function digestText(list: MeasurementList, index: number): string {
-  return `${HASH_ALGORITHMS[list.algorithm[index] ?? 0]?.name}:${toHex(fileDigest(list, index))}`
+  const verity = list.content[index] === CONTENT.verity ? "verity:" : ""
+  return `${verity}${HASH_ALGORITHMS[list.algorithm[index] ?? 0]?.name}:${toHex(fileDigest(list, index))}`
 }
-
-/** Lengths that come out of the bytes are compared with what is left before they are used. */
-class ListReader {
-  readonly #bytes: Uint8Array
-  /** Entry being read, for messages. */
-  #entry = 0
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes
-  }
-
-  /** Walks over the entries by their outer lengths, so that the arrays are made once and never for nothing. */
-  countEntries(maxEntries: number): number {
-    let count = 0
-    for (let at = 0; at < this.#bytes.length; count++) {
-      if (count >= maxEntries)
-        throw new ParseError("ERR_TOO_LARGE", {
-          at: "measurement list",
-          expected: `at most ${maxEntries} entries`,
-          found: "more",
-        })
-      this.#entry = count
-      at = this.#dataRange(at).end
-    }
-    return count
-  }
-
-  fill(list: MeasurementList): void {
-    let at = 0
-    for (let index = 0; index < list.count; index++) {
-      this.#entry = index
-      const { template, start, end } = this.#dataRange(at)
-      list.pcr[index] = this.#u32(at)
-      list.templateDigestAt[index] = at + 4
-      list.template[index] = template
-      list.dataAt[index] = start
-      list.dataEnd[index] = end
-      if (template === 0) this.#fillOld(list, index, start, end)
-      else this.#fillFields(list, index, start, end, template === 2)
-      at = end
-    }
-  }
-
-  /** Template and extent of the template data of the entry at `at`. */
-  #dataRange(at: number): { template: number; start: number; end: number } {
-    const nameAt = at + 4 + TEMPLATE_DIGEST_BYTES + 4
-    this.#need(nameAt, at, "entry header")
-    const nameEnd = nameAt + this.#length(nameAt - 4, MAX_TEMPLATE_NAME, "template name")
-    const template = this.#template(nameAt, nameEnd)
-    if (template === 0) {
-      const pathAt = nameEnd + TEMPLATE_DIGEST_BYTES + 4
-      this.#need(pathAt, nameEnd, "file digest and path length")
-      return { template, start: nameEnd, end: pathAt + this.#length(pathAt - 4, MAX_IMA_NAME, "path") }
-    }
-    this.#need(nameEnd + 4, nameEnd, "length of the template data")
-    const start = nameEnd + 4
-    return { template, start, end: start + this.#length(nameEnd, MAX_TEMPLATE_DATA, "template data") }
-  }
-
-  #template(start: number, end: number): number {
-    const bytes = this.#bytes
-    // "ima", then nothing, "-ng" or "-sig": compared by hand because it is done for each entry.
-    if (bytes[start] === 0x69 && bytes[start + 1] === 0x6d && bytes[start + 2] === 0x61) {
-      if (end - start === 3) return 0
-      if (bytes[start + 3] === 0x2d) {
-        if (end - start === 6 && bytes[start + 4] === 0x6e && bytes[start + 5] === 0x67) return 1
-        if (
-          end - start === 7 &&
-          bytes[start + 4] === 0x73 &&
-          bytes[start + 5] === 0x69 &&
-          bytes[start + 6] === 0x67
-        )
-          return 2
-      }
-    }
-    const name = printable(pathToText(bytes.subarray(start, end)))
-    throw new ParseError("ERR_IMA_TEMPLATE", {
-      at: this.#place(start),
-      expected: IMA_TEMPLATES.join(", "),
-      found: `"${name}"`,
-      hint: "boot the VM with the kernel argument ima_template=ima-ng or ima_template=ima-sig",
-    })
-  }
-
-  #fillOld(list: MeasurementList, index: number, start: number, end: number): void {
-    const pathAt = start + TEMPLATE_DIGEST_BYTES + 4
-    if (this.#bytes.subarray(pathAt, end).includes(0)) throw this.#malformed(pathAt, "a path without NUL")
-    list.algorithm[index] = SHA1
-    list.digestAt[index] = start
-    list.pathAt[index] = pathAt
-    list.pathEnd[index] = end
-  }
-
-  #fillFields(list: MeasurementList, index: number, start: number, end: number, signed: boolean): void {
-    const bytes = this.#bytes
-    const digestField = this.#field(start, end, "d-ng")
-    const algorithm = this.#algorithm(start + 4, digestField)
-    const nameField = this.#field(digestField, end, "n-ng")
-    const pathAt = digestField + 4
-    const pathEnd = nameField - 1
-    if (pathEnd < pathAt || bytes.indexOf(0, pathAt) !== pathEnd)
-      throw this.#malformed(pathAt, "a path that ends in its only NUL")
-    const last = signed ? this.#field(nameField, end, "sig") : nameField
-    if (last !== end) throw this.#malformed(last, "the end of the template data")
-    list.algorithm[index] = algorithm
-    list.digestAt[index] = digestField - (HASH_ALGORITHMS[algorithm]?.size ?? 0)
-    list.pathAt[index] = pathAt
-    list.pathEnd[index] = pathEnd
-  }
-
-  /** End of the field whose length is at `at`. */
-  #field(at: number, end: number, name: string): number {
-    if (at + 4 > end) throw this.#malformed(at, `field ${name}`)
-    const length = this.#u32(at)
-    if (length > end - at - 4)
-      throw new ParseError("ERR_MALFORMED", {
-        at: this.#place(at),
-        expected: `field ${name} of at most ${end - at - 4} bytes`,
-        found: `${length}`,
-      })
-    return at + 4 + length
-  }
-
-  /** Index of the algorithm named at `start`; what follows the name must be exactly one digest of it. */
-  #algorithm(start: number, end: number): number {
-    for (let index = 0; index < PREFIXES.length; index++) {
-      const prefix = PREFIXES[index]
-      if (prefix !== undefined && this.#startsWith(prefix, start, end)) {
-        const expected = HASH_ALGORITHMS[index]?.size ?? 0
-        if (end - start - prefix.length !== expected)
-          throw this.#malformed(start, `${expected} bytes of digest`, `${end - start - prefix.length}`)
-        return index
-      }
-    }
-    const colon = this.#bytes.subarray(start, end).indexOf(0x3a)
-    if (colon < 0 || colon > MAX_TEMPLATE_NAME) throw this.#malformed(start, "algorithm, colon, NUL, digest")
-    throw new ParseError("ERR_IMA_ALGORITHM", {
-      at: this.#place(start),
-      expected: "a hash algorithm of the kernel",
-      found: `"${printable(pathToText(this.#bytes.subarray(start, start + colon)))}"`,
-      hint: "boot the VM with the kernel argument ima_hash=sha256",
-    })
-  }
-
-  #startsWith(prefix: Uint8Array, start: number, end: number): boolean {
-    if (end - start < prefix.length) return false
-    for (let index = 0; index < prefix.length; index++)
-      if (this.#bytes[start + index] !== prefix[index]) return false
-    return true
-  }
-
-  /** The u32 at `at`, as a length of something that begins right behind it. */
-  #length(at: number, max: number, what: string): number {
-    const length = this.#u32(at)
-    if (length > max)
-      throw new ParseError("ERR_TOO_LARGE", {
-        at: this.#place(at),
-        expected: `${what} of at most ${max} bytes`,
-        found: `${length}`,
-      })
-    this.#need(at + 4 + length, at + 4, what)
-    return length
-  }
-
-  #need(end: number, at: number, what: string): void {
-    if (end > this.#bytes.length)
-      throw new ParseError("ERR_TRUNCATED", {
-        at: this.#place(at),
-        expected: `${what} up to offset ${end}`,
-        found: `a list of ${this.#bytes.length} bytes`,
-      })
-  }
-
-  #u32(at: number): number {
-    const bytes = this.#bytes
-    return (
-      ((bytes[at] ?? 0) |
-        ((bytes[at + 1] ?? 0) << 8) |
-        ((bytes[at + 2] ?? 0) << 16) |
-        ((bytes[at + 3] ?? 0) << 24)) >>>
-      0
-    )
-  }
-
-  #malformed(at: number, expected: string, found?: string): ParseError<"ERR_MALFORMED"> {
-    return new ParseError("ERR_MALFORMED", {
-      at: this.#place(at),
-      expected,
-      ...(found === undefined ? {} : { found }),
-    })
-  }
-
-  #place(at: number): string {
-    return `measurement list, entry ${this.#entry}, offset ${at}`
-  }
-}
-
-const SHA1 = HASH_ALGORITHMS.findIndex((algorithm) => algorithm.name === "sha1")
-/** What a d-ng field begins with, by algorithm. */
-const PREFIXES = HASH_ALGORITHMS.map((algorithm) => new TextEncoder().encode(`${algorithm.name}:\0`))

@@ -8,6 +8,36 @@ const KINDS = new Map([
   [0x06, "verity"],
 ] as const satisfies [number, string][])
 
+/**
+ * Names of hash algorithms by the kernel's numbers.
+ * Source: Linux 6.12, include/uapi/linux/hash_info.h, enum hash_algo, and crypto/hash_info.c.
+ */
+export const HASH_NUMBERS: readonly string[] = [
+  "md4",
+  "md5",
+  "sha1",
+  "rmd160",
+  "sha256",
+  "sha384",
+  "sha512",
+  "sha224",
+  "rmd128",
+  "rmd256",
+  "rmd320",
+  "wp256",
+  "wp384",
+  "wp512",
+  "tgr128",
+  "tgr160",
+  "tgr192",
+  "sm3",
+  "streebog256",
+  "streebog512",
+  "sha3-256",
+  "sha3-384",
+  "sha3-512",
+]
+
 /** The signature of a file: content of `security.ima` as measured by template ima-sig. */
 export interface FileSignature {
   readonly kind: "ima" | "evm-portable" | "verity"

@@ -58,6 +58,7 @@ export const KEY_USAGE = { digitalSignature: 0, keyCertSign: 5, crlSign: 6 } as 
 
 export const OID_BASIC_CONSTRAINTS = "2.5.29.19"
 export const OID_KEY_USAGE = "2.5.29.15"
+export const OID_SUBJECT_KEY_ID = "2.5.29.14"
 
 /** Larger certificates are refused before they are read. */
 const MAX_CERTIFICATE = 32 * 1024

@@ -1,0 +1,78 @@
+import { CATALOGUE } from "../errors.ts"
+import type { Check, Claim, Finding, Verdict } from "../policy/verdict.ts"
+import { decidingClaim } from "../policy/verdict.ts"
+import { classOf } from "./render.ts"
+
+/** What the reports of one verdict have in common, whichever format they are in. */
+
+export interface ReportContext {
+  /** What a passed verdict means here, to follow the target's name. */
+  readonly passedMeans: string
+  /** Of the program that judged: `cosmian_vm 2.0.0 (abc1234)`. */
+  readonly generator: string
+}
+
+/** Findings that share what they mean and what to do: told once, with all that they concern. */
+export interface FindingGroup {
+  readonly code: Finding["code"]
+  readonly title: string
+  readonly meaning: string
+  readonly remedy: string
+  readonly members: readonly Finding[]
+}
+
+/** What each check asks, for a reader who knows attestation by name only. */
+export const CHECK_QUESTIONS: Readonly<Record<Check, string>> = {
+  channel: "Does a certificate authority know the host that answered?",
+  tee: "Does genuine hardware protect the VM's memory, and was the VM launched as recorded?",
+  revocation: "Has the hardware's vendor withdrawn none of the certificates involved?",
+  tcb: "Is the firmware below the VM at least as new as recorded?",
+  binding: "Was the proof made for this very request and connection, and not relayed or replayed?",
+  tpm: "Did the TPM key of the recorded VM sign these measurements?",
+  reboot: "Has the machine run on since its state was recorded?",
+  boot: "Did it boot the recorded firmware, boot loader, kernel and command line?",
+  ima: "Is each file that ran one of the recorded or allowed files?",
+  application: "Do the named applications answer from inside the same VM?",
+}
+
+/** The answer in one sentence: what a passed verdict means, or what failed first. */
+export function answerOf(verdict: Verdict, { passedMeans }: ReportContext): string {
+  if (verdict.passed)
+    return `${verdict.target} ${verdict.skipped.length === 0 ? passedMeans : "passes every check that was not left out"}`
+  const deciding = decidingClaim(verdict.claims)
+  if (deciding === null) return `${verdict.target}: ${classOf(verdict.exitCode)}`
+  const [first, ...others] = deciding.findings
+  if (first === undefined) return `${verdict.target}: ${deciding.summary}`
+  const more = others.length === 0 ? "" : `, and ${others.length} more`
+  return `${verdict.target}: ${CATALOGUE[first.code].title} (${first.subject}${more})`
+}
+
+/** Where the evidence comes from, where it is not from the running VM; null where it is. */
+export function savedAt({ claims }: Verdict): string | null {
+  const facts = claims.find(({ check }) => check === "channel")?.facts
+  return facts?.["savedEvidence"] === true ? String(facts["collectedAt"]) : null
+}
+
+/** The same for programs. */
+export function evidenceOf(verdict: Verdict): string {
+  const saved = savedAt(verdict)
+  return saved === null ? "live" : `saved ${saved}`
+}
+
+/** Findings of a claim by what they mean, in the order in which each meaning came first. */
+export function groupedFindings(claim: Claim): FindingGroup[] {
+  const groups = new Map<string, { first: Finding; members: Finding[] }>()
+  for (const finding of claim.findings) {
+    const key = JSON.stringify([finding.code, finding.meaning, finding.remedy])
+    const group = groups.get(key)
+    if (group === undefined) groups.set(key, { first: finding, members: [finding] })
+    else group.members.push(finding)
+  }
+  return [...groups.values()].map(({ first, members }) => ({
+    code: first.code,
+    title: CATALOGUE[first.code].title,
+    meaning: first.meaning,
+    remedy: first.remedy,
+    members,
+  }))
+}
