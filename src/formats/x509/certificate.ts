@@ -1,5 +1,4 @@
 import { ParseError } from "../../errors.ts"
-import { bytesEqual } from "../hex.ts"
 import {
   booleanValue,
   contextTag,
@@ -13,20 +12,14 @@ import {
   smallInteger,
   TAG,
   timeValue,
-  wholeBits,
 } from "./der.ts"
 import { type DistinguishedName, parseName } from "./name.ts"
-import { parseSignatureAlgorithm, type SignatureAlgorithm } from "./signature-algorithm.ts"
+import { readSigned, requireSameAlgorithm, type SignedObject } from "./signed.ts"
 
 /** An X.509 version 3 certificate, as far as chain checks need it. Nothing in it is verified. */
-export interface Certificate {
-  readonly der: Uint8Array
-  /** The bytes under the signature. */
-  readonly tbs: Uint8Array
+export interface Certificate extends SignedObject {
   /** Two's complement, big-endian. */
   readonly serial: Uint8Array
-  readonly signatureAlgorithm: SignatureAlgorithm
-  readonly signature: Uint8Array
   readonly issuer: DistinguishedName
   readonly subject: DistinguishedName
   readonly notBefore: Date
@@ -69,41 +62,15 @@ const MAX_EXTENSIONS = 64
  * @throws ParseError ERR_TRUNCATED, ERR_TRAILING_BYTES, ERR_MALFORMED, ERR_TOO_LARGE, ERR_UNSUPPORTED (version, algorithm)
  */
 export function parseCertificate(der: Uint8Array): Certificate {
-  if (der.length > MAX_CERTIFICATE)
-    throw new ParseError("ERR_TOO_LARGE", {
-      at: "certificate",
-      expected: `at most ${MAX_CERTIFICATE} bytes`,
-      found: `${der.length}`,
-    })
-  const outer = inside(single(der, TAG.sequence, "certificate"))
-  const tbs = outer.next(TAG.sequence, "tbsCertificate")
-  const algorithm = outer.next(TAG.sequence, "signatureAlgorithm")
-  const signature = wholeBits(outer.next(TAG.bitString, "signature"))
-  outer.end()
-  return {
-    der,
-    tbs: tbs.raw,
-    signatureAlgorithm: parseSignatureAlgorithm(algorithm),
-    signature,
-    ...parseTbs(tbs, algorithm),
-  }
+  const { object, signed, algorithm } = readSigned(der, "certificate", MAX_CERTIFICATE)
+  return { ...object, ...parseTbs(signed, algorithm) }
 }
 
-function parseTbs(
-  tbs: DerElement,
-  outerAlgorithm: DerElement,
-): Omit<Certificate, "der" | "tbs" | "signature" | "signatureAlgorithm"> {
+function parseTbs(tbs: DerElement, outerAlgorithm: DerElement): Omit<Certificate, keyof SignedObject> {
   const reader = inside(tbs)
   requireVersion3(reader.optional(contextTag(0), "version"))
   const serial = integerBytes(reader.next(TAG.integer, "serialNumber"))
-  const innerAlgorithm = reader.next(TAG.sequence, "signature")
-  // RFC 5280, 4.1.1.2: both must be the same; the outer one is not under the signature.
-  if (!bytesEqual(innerAlgorithm.raw, outerAlgorithm.raw))
-    throw new ParseError("ERR_MALFORMED", {
-      at: "certificate",
-      expected: "one signature algorithm",
-      found: "another one outside the signed part",
-    })
+  requireSameAlgorithm(reader, outerAlgorithm, "certificate")
   const issuer = parseName(reader.next(TAG.sequence, "issuer"))
   const validity = inside(reader.next(TAG.sequence, "validity"))
   const notBefore = parseTime(validity, "notBefore")

@@ -11,18 +11,12 @@ import {
   smallInteger,
   TAG,
   timeValue,
-  wholeBits,
 } from "./der.ts"
 import { type DistinguishedName, parseName } from "./name.ts"
-import { parseSignatureAlgorithm, type SignatureAlgorithm } from "./signature-algorithm.ts"
+import { readSigned, requireSameAlgorithm, type SignedObject } from "./signed.ts"
 
 /** An X.509 certificate revocation list. Nothing in it is verified. */
-export interface Crl {
-  readonly der: Uint8Array
-  /** The bytes under the signature. */
-  readonly tbs: Uint8Array
-  readonly signatureAlgorithm: SignatureAlgorithm
-  readonly signature: Uint8Array
+export interface Crl extends SignedObject {
   readonly issuer: DistinguishedName
   readonly thisUpdate: Date
   /** Null where the list does not say until when it holds. */
@@ -53,30 +47,11 @@ export const MAX_CRL_BYTES = 1024 * 1024
  * @throws ParseError ERR_TRUNCATED, ERR_TRAILING_BYTES, ERR_MALFORMED, ERR_TOO_LARGE, ERR_UNSUPPORTED (version, algorithm)
  */
 export function parseCrl(der: Uint8Array): Crl {
-  if (der.length > MAX_CRL_BYTES)
-    throw new ParseError("ERR_TOO_LARGE", {
-      at: "CRL",
-      expected: `at most ${MAX_CRL_BYTES} bytes`,
-      found: `${der.length}`,
-    })
-  const outer = inside(single(der, TAG.sequence, "CRL"))
-  const tbs = outer.next(TAG.sequence, "tbsCertList")
-  const algorithm = outer.next(TAG.sequence, "signatureAlgorithm")
-  const signature = wholeBits(outer.next(TAG.bitString, "signature"))
-  outer.end()
-  return {
-    der,
-    tbs: tbs.raw,
-    signatureAlgorithm: parseSignatureAlgorithm(algorithm),
-    signature,
-    ...parseTbs(tbs, algorithm),
-  }
+  const { object, signed, algorithm } = readSigned(der, "CRL", MAX_CRL_BYTES)
+  return { ...object, ...parseTbs(signed, algorithm) }
 }
 
-function parseTbs(
-  tbs: DerElement,
-  outerAlgorithm: DerElement,
-): Omit<Crl, "der" | "tbs" | "signature" | "signatureAlgorithm"> {
+function parseTbs(tbs: DerElement, outerAlgorithm: DerElement): Omit<Crl, keyof SignedObject> {
   const reader = inside(tbs)
   const version = reader.optional(TAG.integer, "version")
   if (version !== null && smallInteger(version) !== 1)
@@ -85,13 +60,7 @@ function parseTbs(
       expected: "version 2",
       found: `version ${smallInteger(version) + 1}`,
     })
-  // RFC 5280, 5.1.1.2: both must be the same; the outer one is not under the signature.
-  if (!bytesEqual(reader.next(TAG.sequence, "signature").raw, outerAlgorithm.raw))
-    throw new ParseError("ERR_MALFORMED", {
-      at: "CRL",
-      expected: "one signature algorithm",
-      found: "another one outside the signed part",
-    })
+  requireSameAlgorithm(reader, outerAlgorithm, "CRL")
   const issuer = parseName(reader.next(TAG.sequence, "issuer"))
   const thisUpdate = parseTime(reader, "thisUpdate")
   const nextUpdate = atTime(reader) ? parseTime(reader, "nextUpdate") : null
