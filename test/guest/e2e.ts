@@ -56,6 +56,7 @@ const STEPS: readonly Step[] = [
   ["a new program ran: IMA failure that names its path", newProgramIsNamed],
   ["the new program is on the whitelist", (s) => verified(s, EXIT.ok, ["--whitelist", whitelist(s)])],
   ["the guest rebooted: reboot failure, and nothing else", rebootIsNamed],
+  ["the reboot is accepted by name", (s) => verified(s, EXIT.ok, ["--accept-reboot"])],
   ["a new snapshot after the reboot", takeSnapshot],
   ["verify against the new snapshot", (s) => verified(s, EXIT.ok)],
   ["the program of before, now in the snapshot, runs again", knownProgramPasses],
