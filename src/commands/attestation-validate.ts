@@ -22,6 +22,7 @@ const FILE_OPTIONS = [
   "pcrs",
   "quote",
   "td-quote",
+  "event-log",
 ] as const
 export type FileOption = (typeof FILE_OPTIONS)[number]
 
@@ -30,7 +31,7 @@ const SNP = ["report-data", "product", "vcek", "vlek", "chain", "crl"] as const
 const TPM = ["nonce", "ak", "signature", "pcrs"] as const
 const USED: Readonly<Record<ValidateMode, readonly string[]>> = {
   snp: SNP,
-  tdx: ["report-data", "collateral"],
+  tdx: ["report-data", "collateral", "event-log"],
   sgx: ["report-data", "collateral"],
   vtpm: TPM,
   "snp-vtpm": [...SNP, ...TPM, "quote"],
@@ -113,6 +114,7 @@ export const attestationValidateCommand = defineCommand({
     pcrs: file("PCR values: JSON by bank and number, or what tpm2_pcrread prints"),
     quote: file("modes snp-vtpm and azure: the TPM quote (TPMS_ATTEST)"),
     "td-quote": file("mode azure-tdx: the TDX quote over the TDREPORT of the HCL report"),
+    "event-log": file("mode tdx: the TD's event log (CCEL), which has to give the quote's RTMRs"),
     "trust-root": repeatable(
       file("also accept this root certificate, PEM or DER; the result then says SIMULATED"),
     ),
@@ -185,8 +187,10 @@ function filesOf(
   args: Readonly<Record<FileOption, string | undefined>>,
 ): Readonly<Record<FileOption, string | null>> {
   const { policy = null, vcek = null, vlek = null, chain = null, crl = null, collateral = null } = args
-  const { ak = null, signature = null, pcrs = null, quote = null, "td-quote": tdQuote = null } = args
-  return { policy, vcek, vlek, chain, crl, collateral, ak, signature, pcrs, quote, "td-quote": tdQuote }
+  const { ak = null, signature = null, pcrs = null, quote = null } = args
+  const { "td-quote": tdQuote = null, "event-log": eventLog = null } = args
+  const intel = { collateral, "td-quote": tdQuote, "event-log": eventLog }
+  return { policy, vcek, vlek, chain, crl, ak, signature, pcrs, quote, ...intel }
 }
 
 function refuseUnread(mode: ValidateMode, given: readonly string[]): void {

@@ -49,6 +49,7 @@ const NO_FILES: Record<FileOption, null> = {
   pcrs: null,
   quote: null,
   "td-quote": null,
+  "event-log": null,
 }
 
 function judged(changes: Partial<ValidateOptions>) {

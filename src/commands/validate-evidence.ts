@@ -97,6 +97,7 @@ export async function validateEvidence(
       },
       quote: { quote, signature, ak, pcrs },
       tdQuote: read.files["td-quote"],
+      eventLog: read.files["event-log"],
     })
   } catch (error) {
     // More than evidence ever has is no evidence.
@@ -145,6 +146,7 @@ function readFiles({ file, files }: ValidateOptions): ReadFiles {
       pcrs: read("pcrs"),
       quote: read("quote"),
       "td-quote": read("td-quote"),
+      "event-log": read("event-log"),
     },
     collateral: files.collateral === null ? null : readCollateral(files.collateral),
   }

@@ -14,6 +14,7 @@ import { appraiseByPolicy } from "./appraise-by-policy.ts"
 import { type AttestationPolicy, DEFAULT_SOURCE } from "./attestation-policy.ts"
 import { mismatch } from "./policy-findings.ts"
 import { ANY_SGX, appraiseSgx } from "./sgx.ts"
+import { eventLogClaim } from "./validate-event-log.ts"
 import {
   alsoFailing,
   failedBy,
@@ -45,19 +46,25 @@ export interface JudgedIntel extends Judged {
   readonly proven: Attestation | null
 }
 
-/** Judges a quote of mode `tdx` or `sgx`. @param reportData 64 bytes; null: not compared. */
+/**
+ * Judges a quote of mode `tdx` or `sgx`.
+ * @param reportData 64 bytes; null: not compared. @param eventLog of a TD; null: not compared.
+ */
 export function judgeIntelFile(
   tee: Tee,
   quote: Uint8Array,
   input: IntelJudgement,
   reportData: Uint8Array | null,
+  eventLog: Uint8Array | null,
 ): Judged {
   const judged = judgeQuote(tee, quote, input)
   const binding =
     judged.proven === null
       ? notJudged("binding", "binding", "tee")
       : reportDataClaim(reportData, judged.proven.quote.body.reportData)
-  return { ...judged, claims: [...judged.claims, binding] }
+  const td = judged.proven?.kind === "tdx" ? judged.proven : null
+  const boot = eventLog === null ? [] : [eventLogClaim(eventLog, td)]
+  return { ...judged, claims: [...judged.claims, binding, ...boot] }
 }
 
 /** Judges a quote: `tee`, `revocation`, `tcb`. What it was made for is for the caller. */

@@ -35,6 +35,8 @@ export interface ValidateInput {
   /** Beside `file`. */
   readonly quote: QuoteFiles
   readonly tdQuote: Uint8Array | null
+  /** Mode tdx: the TD's event log; null: not compared with the RTMRs. */
+  readonly eventLog: Uint8Array | null
   readonly skip: ReadonlySet<Check>
 }
 
@@ -142,7 +144,7 @@ function judge(input: ValidateInput): Judged {
       return judgeSnpFile(file, snp, reportData)
     case "tdx":
     case "sgx":
-      return judgeIntelFile(mode, file, intel, reportData)
+      return judgeIntelFile(mode, file, intel, reportData, input.eventLog)
     case "vtpm":
       return judgeQuoteFiles({ ...quote, quote: file }, nonce, snp.policy)
     case "snp-vtpm":

@@ -46,6 +46,7 @@ const NO_FILES: Record<FileOption, null> = {
   pcrs: null,
   quote: null,
   "td-quote": null,
+  "event-log": null,
 }
 const pathOf = (file: string) => (file.startsWith("/") ? file : join(VECTORS, file))
 
@@ -837,3 +838,29 @@ function isDebugTd(quote: string): boolean {
 function jsonOf(file: string): unknown {
   return JSON.parse(Buffer.from(vector(file)).toString("utf8"))
 }
+
+describe.skipIf(!HAVE_VECTORS)("--event-log", () => {
+  const quote = "tdx/v4-attestation-rs-live/quote.bin"
+  const withLog = (log: string) =>
+    judged({
+      mode: "tdx",
+      file: quote,
+      files: { "event-log": log },
+      at: "2026-10-01T00:00:00Z",
+      // No collateral of this platform is stored.
+      skip: ["revocation", "tcb"],
+      allowDebug: true,
+    })
+
+  test("the log of that boot gives the quote's RTMRs", async () => {
+    const { claims, exitCode } = await withLog("ccel/attestation-rs-live2.bin")
+    expect(claims.find(({ name }) => name === "boot")?.status).toBe("passed")
+    expect(exitCode).toBe(0)
+  })
+
+  test("the log of another boot, and what is no log, are refused as a boot failure", async () => {
+    const other = await withLog("ccel/attestation-rs-live.bin")
+    expect([other.exitCode, other.code]).toEqual([15, "ERR_RTMR_REPLAY"])
+    expect((await withLog(quote)).exitCode).toBe(15)
+  })
+})
