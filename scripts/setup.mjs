@@ -38,6 +38,7 @@ const PACKAGING = [
   ["rpm", "builds and reads the .rpm"],
   ["lintian", "checks the .deb"],
 ]
+const WATCH = [["strace", "shows that --offline opens no socket"]]
 const GUEST = [
   ["qemu-system-x86", "runs the guest"],
   ["qemu-utils", "makes the guest's disk overlay"],
@@ -61,7 +62,7 @@ const TASKS = {
   build: [NPM],
   check: [NPM],
   demo: [NPM, TPM],
-  test: [NPM, TPM, PACKAGING],
+  test: [NPM, TPM, PACKAGING, WATCH],
   package: [NPM, PACKAGING],
   bench: [NPM, TPM, PEERS],
   e2e: [NPM, TPM, PACKAGING, GUEST],
