@@ -218,14 +218,26 @@ describe("measured data", () => {
     expect(claim.summary).toContain("3 of measured data (.ima, kexec-cmdline)")
   })
 
-  test("never passes as a file, even under the name and digest of one", () => {
-    const claim = appraise([BOOT, data("/usr/bin/a", "a")])
-    expect(claim.facts["files"]).toBe(0)
-    expect(codes(claim)).toEqual([["ERR_IMA_OFF", "measurement list"]])
+  test("alone it covers nothing", () => {
+    expect(codes(appraise([BOOT, data(".ima", "key")]))).toEqual([["ERR_IMA_OFF", "measurement list"]])
+  })
+
+  test("I2: a file's entry of ima-sig, shown under the name ima-buf, is still judged as a file", () => {
+    // The template's name is not under the template digest: these are the very bytes that the TPM vouches for.
+    const buf = Uint8Array.of(3, 2, 4, 1, 2, 3, 4, 0, 1, 9)
+    for (const path of ["/tmp/evil", "evil"]) {
+      const relabelled = file(path, "e", { template: "ima-buf", fields: { buf } })
+      expect(codes(appraise([BOOT, A, relabelled]))).toEqual([["ERR_IMA_UNKNOWN_FILE", path]])
+    }
+  })
+
+  test("I2: a file whose signature is its own content is no data either, where its name is a path", () => {
+    const claim = appraise([BOOT, A, data("/tmp/evil", "\u0003 evil")])
+    expect(codes(claim)).toEqual([["ERR_IMA_UNKNOWN_FILE", "/tmp/evil"]])
   })
 
   test("named boot_aggregate is not the kernel's own entry", () => {
-    const named = { ...data("boot_aggregate"), digest: BOOT.digest }
+    const named = data("boot_aggregate")
     expect(codes(appraise([named, A]))).toContainEqual(["ERR_IMA_BOOT_AGGREGATE", "boot_aggregate"])
     expect(appraise([BOOT, A, named]).status).toBe("passed")
   })
@@ -244,7 +256,7 @@ describe("measured data", () => {
 
   test("is left out of a snapshot's files, as is a digest of fs-verity", () => {
     const tree = file("/usr/bin/tree", "t", { template: "ima-ngv2", content: "verity" })
-    const values = imaReferenceOf(quoted(BOOT, data("/usr/bin/x"), A, tree))
+    const values = imaReferenceOf(quoted(BOOT, data("x"), A, tree))
     expect(values).toMatchObject({ hash_algorithm: "sha256", omitted: 1 })
     expect(values.filehashes).toEqual([["/usr/bin/a", hexOf("a")]])
   })

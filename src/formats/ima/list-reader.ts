@@ -1,5 +1,7 @@
+import { createHash } from "node:crypto"
 import { ParseError } from "../../errors.ts"
 import { HASH_ALGORITHMS } from "../hash-algorithms.ts"
+import { bytesEqual } from "../hex.ts"
 import { pathToText, printable } from "../path-text.ts"
 import type { MeasurementList } from "./measurement-list.ts"
 import {
@@ -14,6 +16,9 @@ import {
 
 /** Longest template data. The kernel has no cap of its own; attributes of a file and measured data are below this. */
 const MAX_TEMPLATE_DATA = 1024 * 1024
+const SLASH = 0x2f
+/** Hashes by which data can be recognised. */
+const COMPUTED: ReadonlySet<string> = new Set(["sha1", "sha224", "sha256", "sha384", "sha512"])
 /** Templates in one list. A kernel has eight of its own and one of `ima_template_fmt=`; kexec may bring another's. */
 const MAX_TEMPLATES = 32
 
@@ -129,12 +134,27 @@ export class ListReader {
         list.pathEnd[index] = at - 1
       } else {
         this.#checkOther(from, at, forms[place])
-        // The kernel fills this field for data and for nothing else. A rule of the policy can have files measured with
-        // template ima-buf too; there it is empty, and the entry is that of a file.
-        if (fields[place] === "buf" && at > from) list.content[index] = CONTENT.data
+        if (fields[place] === "buf" && this.#isMeasuredData(list, index, from, at))
+          list.content[index] = CONTENT.data
       }
     }
     if (at !== end) throw this.#malformed(at, "the end of the template data")
+  }
+
+  /**
+   * Whether an entry is of data in the kernel's memory. The label "buf" proves nothing: it comes from the template's name, which
+   * is not under the template digest, and a file's signature could be shown as data to escape the comparison with the
+   * snapshot. The kernel's digest of data is that of the very buffer, and its names of data are no paths; an entry that is
+   * otherwise is judged as a file.
+   */
+  #isMeasuredData(list: MeasurementList, index: number, start: number, end: number): boolean {
+    const bytes = this.#bytes
+    const algorithm = HASH_ALGORITHMS[list.algorithm[index] ?? -1]?.name ?? ""
+    const name = bytes.subarray(list.pathAt[index], list.pathEnd[index])
+    if (start === end || name.includes(SLASH) || !COMPUTED.has(algorithm)) return false
+    const digestAt = list.digestAt[index] ?? 0
+    const digest = createHash(algorithm).update(bytes.subarray(start, end)).digest()
+    return bytesEqual(digest, bytes.subarray(digestAt, digestAt + digest.length))
   }
 
   #fillDigest(

@@ -41,9 +41,13 @@ const MIXED: NewEntry[] = [
       imode: Uint8Array.of(0xed, 0x81),
     },
   }),
-  file("/custom", "c", { template: "n-ng|d-ng|sig", signature: Uint8Array.of(1) }),
+  file("/custom", "c", {
+    template: "d-ng|n-ng|iuid|sig",
+    signature: Uint8Array.of(1),
+    fields: { iuid: Uint8Array.of(1, 2, 3, 4) },
+  }),
   { ...sha1, template: "d|n", path: "/old fields" },
-  file("/both", "b", { template: "d|n|d-ngv2|n-ng", fields: { d: sha1.digest, n: text("both\0") } }),
+  file("/both", "b", { template: "d-ngv2|n-ng|d|n", fields: { d: sha1.digest, n: text("both\0") } }),
   { ...sha1, template: "ima", path: "/sbin/init" },
 ]
 
@@ -109,7 +113,7 @@ describe("templates", () => {
     const entries = entriesOf(listOf(...MIXED))
     expect(entries.filter(({ content }) => content === "data").map(({ path }) => path)).toEqual([".ima"])
     const custom = file("x", "y", {
-      template: "buf|d-ngv2|n-ng",
+      template: "d-ngv2|n-ng|buf",
       content: "verity",
       fields: { buf: text("y") },
     })
@@ -120,8 +124,10 @@ describe("templates", () => {
     ["ima-new", "ima-sigv2"],
     ["", '""'],
     ["d-ng|n-ng|size", '"size" in "d-ng|n-ng|size"'],
-    ["d-ng|sig", "a digest, a name"],
-    ["n-ng", "a digest, a name"],
+    ["d-ng|sig", "a digest, then a name"],
+    ["n-ng", "a digest, then a name"],
+    ["n-ng|d-ng", "a digest, then a name"],
+    ["d-modsig|n-ng|d-ng", "a digest, then a name"],
     ["d-ng|n-ng|", '"" in "d-ng|n-ng|"'],
     ["toString|n-ng", '"toString"'],
     [`d-ng|n-ng${"|sig".repeat(14)}`, "at most 15 fields"],
@@ -152,8 +158,8 @@ describe("templates", () => {
     [{ template: "evm-sig", fields: { imode: Uint8Array.of(1, 2, 3) } }],
     [{ template: "ima-modsig", fields: { "d-modsig": text("sha256") } }],
     [{ template: "ima-modsig", fields: { "d-modsig": digestField("sha256", 31) } }],
-    [{ template: "d|d-ng|n-ng", fields: { d: new Uint8Array(21) } }],
-    [{ template: "d-ng|n|n-ng", fields: { n: text("a\0b\0") } }],
+    [{ template: "d-ng|n-ng|d", fields: { d: new Uint8Array(21) } }],
+    [{ template: "d-ng|n-ng|n", fields: { n: text("a\0b\0") } }],
   ] satisfies [Partial<NewEntry>][])("a damaged field is refused: %#", (more) => {
     expect(() => parseMeasurementList(listOf(file("/x", "x", more)))).toThrowCode("ERR_MALFORMED")
   })

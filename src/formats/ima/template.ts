@@ -86,7 +86,7 @@ export interface ImaTemplate {
   readonly nameBytes: Uint8Array
   readonly fields: readonly ImaField[]
   readonly forms: readonly FieldForm[]
-  /** Places in `fields` of the digest and the name that an entry is judged by. */
+  /** Places in `fields` of the digest and the name that an entry is judged by: 0 and 1. */
   readonly digestField: number
   readonly nameField: number
   /** Only template "ima" itself: no lengths around digest and data, and a path without NUL. */
@@ -101,7 +101,11 @@ export const MAX_IMA_NAME = 255
 export const MAX_TEMPLATE_NAME = 256
 const MAX_FIELDS = 15
 
-/** Of several digests or names in one entry, the one that says most. */
+/**
+ * What an entry is judged by is its first field, and its second. A template's name is not under the template digest, so a VM may
+ * show an entry under another name than the kernel gave it: wherever digest and name are always the same two fields, that
+ * gains nothing. All built-in templates have them there.
+ */
 const DIGEST_FIELDS: readonly ImaField[] = ["d-ngv2", "d-ng", "d"]
 const NAME_FIELDS: readonly ImaField[] = ["n-ng", "n"]
 
@@ -117,7 +121,7 @@ export function imaTemplate(name: string, at: string): ImaTemplate {
   if (unknown === undefined) {
     const template = templateOf(name, names.filter(isField))
     if (template.digestField >= 0 && template.nameField >= 0 && names.length <= MAX_FIELDS) return template
-    throw refused(at, `a digest, a name and at most ${MAX_FIELDS} fields`, `"${printable(name)}"`)
+    throw refused(at, `a digest, then a name, and at most ${MAX_FIELDS} fields`, `"${printable(name)}"`)
   }
   if (names.length > 1)
     throw refused(
@@ -142,17 +146,15 @@ function isField(name: string): name is ImaField {
 }
 
 function templateOf(name: string, fields: readonly ImaField[]): ImaTemplate {
-  const first = (wanted: readonly ImaField[]) => {
-    const field = wanted.find((each) => fields.includes(each))
-    return field === undefined ? -1 : fields.indexOf(field)
-  }
+  const at = (place: number, wanted: readonly ImaField[]) =>
+    wanted.some((field) => field === fields[place]) ? place : -1
   return {
     name,
     nameBytes: new TextEncoder().encode(name),
     fields,
     forms: fields.map((field) => IMA_FIELDS[field]),
-    digestField: first(DIGEST_FIELDS),
-    nameField: first(NAME_FIELDS),
+    digestField: at(0, DIGEST_FIELDS),
+    nameField: at(1, NAME_FIELDS),
     unframed: name === "ima",
   }
 }
