@@ -34,6 +34,8 @@ const ARCHITECTURES = {
   "linux-x64": { deb: "amd64", rpm: "x86_64" },
   "linux-arm64": { deb: "arm64", rpm: "aarch64" },
 } as const
+/** Names in /usr/sbin under which the executable is a tool of its own, and the command that it then is. */
+const TOOLS = { cosmian_vm_agent: "agent", cosmian_certtool: "certtool" } as const
 type PackagedTarget = keyof typeof ARCHITECTURES
 
 export interface PackageOptions {
@@ -77,7 +79,7 @@ async function stage(tree: string, executable: Built): Promise<void> {
   const sbin = folder(tree, "usr/sbin")
   copyFileSync(executable.path, join(sbin, "cosmian_vm"))
   chmodSync(join(sbin, "cosmian_vm"), 0o755)
-  symlinkSync("cosmian_vm", join(sbin, "cosmian_vm_agent"))
+  for (const tool of Object.keys(TOOLS)) symlinkSync("cosmian_vm", join(sbin, tool))
 
   const doc = folder(tree, "usr/share/doc/cosmian-vm")
   for (const file of readdirSync(join(ROOT, "docs")))
@@ -92,7 +94,8 @@ async function stage(tree: string, executable: Built): Promise<void> {
     place(join(man, `${page}.gz`), gzipSync(readFileSync(join(man, page)), { level: 9 }))
     rmSync(join(man, page))
   }
-  symlinkSync("cosmian_vm-agent.1.gz", join(man, "cosmian_vm_agent.1.gz"))
+  for (const [tool, command] of Object.entries(TOOLS))
+    symlinkSync(`cosmian_vm-${command}.1.gz`, join(man, `${tool}.1.gz`))
   const completions = folder(tree, "usr/share/bash-completion/completions")
   place(join(completions, "cosmian_vm"), run([speaker.path, "completion", "bash"]))
 }

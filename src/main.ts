@@ -4,15 +4,17 @@ import type { Command } from "./commands/command.ts"
 import { versionLine } from "./version.ts"
 
 /** Names under which the executable is a tool of its own (symlinks in /usr/sbin). */
-const TOOLS = { cosmian_vm_agent: "agent" } as const
-type Tool = (typeof TOOLS)[keyof typeof TOOLS]
+const TOOLS: ReadonlyMap<string, "agent" | "certtool"> = new Map([
+  ["cosmian_vm_agent", "agent"],
+  ["cosmian_certtool", "certtool"],
+])
 
 if (isMainThread) process.exitCode = await main(process.argv.slice(2), basename(process.argv0))
 else await import("./workers.ts")
 
 /** Everything from the command line to the exit code. Commands are loaded when they are needed, so that `--version` is quick. */
 async function main(argv: readonly string[], calledAs: string): Promise<number> {
-  const tool = calledAs === "cosmian_vm_agent" ? TOOLS[calledAs] : undefined
+  const tool = TOOLS.get(calledAs)
   const name = tool === undefined ? "cosmian_vm" : calledAs
   if (argv.length === 1 && (argv[0] === "--version" || argv[0] === "-V")) {
     process.stdout.write(`${versionLine(name)}\n`)
@@ -33,7 +35,11 @@ async function main(argv: readonly string[], calledAs: string): Promise<number> 
   }
 }
 
-async function run(argv: readonly string[], name: string, tool: Tool | undefined): Promise<number> {
+async function run(
+  argv: readonly string[],
+  name: string,
+  tool: "agent" | "certtool" | undefined,
+): Promise<number> {
   const { parseCommandLine } = await import("./commands/command-line.ts")
   const { rootCommand } = await import("./commands/root.ts")
   const { describe, resolved } = await import("./commands/command.ts")

@@ -23,6 +23,7 @@ export const rootCommand = {
     cli: cliCommand,
     agent: async () => (await import("./agent.ts")).agentCommand,
     attestation: async () => (await import("./attestation.ts")).attestationCommand,
+    certtool: async () => (await import("./certtool.ts")).certtoolCommand,
     collateral: async () => (await import("./collateral.ts")).collateralCommand,
     policy: async () => (await import("./policy.ts")).policyCommand,
     simulate: async () => (await import("./simulate.ts")).simulateCommand,

@@ -35,6 +35,11 @@ test("under the name cosmian_vm_agent it is the agent", () => {
   expect(wrong.stderr).toContain("ERR_UNEXPECTED_ARGUMENT")
 })
 
+test("under the name cosmian_certtool it is the tool for certificates", () => {
+  expect(called("cosmian_certtool", "--version").stdout).toStartWith("cosmian_certtool ")
+  expect(called("cosmian_certtool", "verify").exitCode).toBe(2)
+})
+
 test("help is on standard output, with examples, and ends with 0", async () => {
   for (const args of [["--help"], ["help", "verify"], ["cli", "verify", "-h"], ["app", "init", "--help"]]) {
     const { code, stdout, stderr } = await run(args)

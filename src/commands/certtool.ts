@@ -1,0 +1,12 @@
+import { defineCommand } from "citty"
+import { meta } from "./command.ts"
+
+/** `certtool`: the certificates that tie TLS to the VM. */
+export const certtoolCommand = defineCommand({
+  meta: meta({
+    name: "certtool",
+    description: "certificates: from an authority by ACME, RA-TLS, keys derived from the TEE",
+    examples: [{ line: "cosmian_vm certtool --help", does: "the commands" }],
+  }),
+  subCommands: {},
+})
