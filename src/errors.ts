@@ -248,6 +248,7 @@ export const CATALOGUE = {
   ERR_SGX_SIGNER: { title: "the enclave is another signer's or another product", exit: "tee" },
   ERR_EVENT_DIGEST: { title: "an event's digest is not that of its data", exit: "boot" },
   ERR_EVENT_REGISTER: { title: "an event names a register that does not exist", exit: "boot" },
+  ERR_EVENT_LOG_ABSENT: { title: "there is no event log that shows what is asked for", exit: "boot" },
   ERR_RTMR_REPLAY: { title: "the event log does not give the measurement registers", exit: "boot" },
 
   // Azure: HCL report, runtime claims, metadata service

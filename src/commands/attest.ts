@@ -6,6 +6,7 @@ import type { CollateralSource } from "../endorsements/collateral.ts"
 import { CodedError, UsageError } from "../errors.ts"
 import type { Evidence } from "../formats/evidence.ts"
 import type { SavedEvidence } from "../formats/saved-evidence.ts"
+import type { AttestationPolicy } from "../policy/attestation-policy.ts"
 import { FileHashIndex } from "../policy/file-hashes.ts"
 import type { Snapshot } from "../policy/snapshot.ts"
 import { CHECKS, type Check } from "../policy/verdict.ts"
@@ -16,6 +17,7 @@ import type { ConnectionOptions, TrustOptions } from "./cli.ts"
 import { type CollateralChoice, collateralSourceOf } from "./collateral-source.ts"
 import { type Endorsed, endorse } from "./endorse.ts"
 import { parseFile, readInput, readToken } from "./input-files.ts"
+import { readPolicyFile } from "./policy-file.ts"
 import type { ProgressLine } from "./progress.ts"
 import { readSnapshotFile } from "./snapshot-file.ts"
 import { type Anchors, anchorsOf } from "./trust-roots.ts"
@@ -36,6 +38,8 @@ export interface Appraisal {
   readonly collateral: CollateralChoice
   /** Restarts of a machine that is otherwise the snapshot's are no failure. */
   readonly acceptReboot: boolean
+  /** Requirements beside those of the snapshot; null: none. */
+  readonly policy: AttestationPolicy | null
 }
 
 /** Options to what they mean: reads the files that they name. */
@@ -46,10 +50,12 @@ export function appraisalOf(
     readonly imaKeys?: readonly string[]
     readonly applications?: readonly string[]
     readonly acceptReboot?: boolean
+    readonly policy?: string | null
   },
 ): Appraisal {
   const { snapshot = null, whitelist = null, imaKeys = [], applications = [] } = options
   for (const application of applications) parseApplication(application)
+  const policy = options.policy == null ? null : readPolicyFile(options.policy).policy
   return {
     reference: snapshot === null ? null : readSnapshotFile(snapshot),
     whitelist:
@@ -60,8 +66,12 @@ export function appraisalOf(
     anchors: anchorsOf(options.trustRoots),
     applications,
     skip: new Set(CHECKS.filter((check) => options.skip.includes(check))),
-    collateral: options.collateral,
+    collateral: {
+      ...options.collateral,
+      offline: options.collateral.offline || policy?.trust.offline === true,
+    },
     acceptReboot: options.acceptReboot === true,
+    policy,
   }
 }
 
@@ -129,6 +139,7 @@ export async function attest(
     applications,
     skip,
     acceptReboot: appraisal.acceptReboot,
+    policy: appraisal.policy,
   }
   const judgement = judge({ ...judged, reference: appraisal.reference })
   progress.clear()

@@ -140,6 +140,10 @@ const verifyCommand = defineCommand({
         does: "files that may run besides the snapshot's, and an application that must answer from inside the VM",
       },
       {
+        line: "cosmian_vm --url https://vm.example:5555 verify -s vm.snapshot --policy vm.toml",
+        does: "what a policy asks for beside it, such as Secure Boot",
+      },
+      {
         line: "cosmian_vm verify -s vm.snapshot --accept-reboot --json",
         does: "the VM may have been rebooted, as long as the same booted; result for a program",
       },
@@ -184,6 +188,12 @@ const verifyCommand = defineCommand({
       type: "boolean",
       description: "a restart is no failure where TPM key and boot PCRs are the snapshot's",
     },
+    policy: {
+      type: "string",
+      valueHint: "FILE",
+      description:
+        "what is asked for beside the snapshot: our TOML or Cocos' JSON; it can only make the verdict stricter",
+    },
     ...recordArgs,
     ...anchorArgs,
   },
@@ -197,6 +207,7 @@ const verifyCommand = defineCommand({
       imaKeys: listOf(args["ima-key"]),
       applications: listOf(args.application),
       acceptReboot: args["accept-reboot"] === true,
+      policy: args.policy ?? null,
       evidence: args.evidence ?? null,
       at: args.at ?? null,
       outputs: {

@@ -9,12 +9,11 @@ import type { AttestationPolicy } from "../policy/attestation-policy.ts"
 import { describePolicy } from "../policy/describe-policy.ts"
 import { encodeCocosPolicy } from "../policy/encode-cocos.ts"
 import { encodeTomlPolicy } from "../policy/encode-toml.ts"
-import { type ReadPolicy, readPolicy } from "../policy/read-policy.ts"
 import { policyOfUnverifiedQuote, policyOfUnverifiedReport } from "../policy/report-policy.ts"
 import { neededBy } from "./collateral-needs.ts"
 import { parseFile } from "./input-files.ts"
 import { jsonText } from "./json-text.ts"
-import { readSnapshotJson } from "./snapshot-file.ts"
+import { readPolicyFile } from "./policy-file.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
 import { beginFile } from "./write-file.ts"
 
@@ -34,11 +33,6 @@ export async function policyFromReport(
   ])
   write(text, options.output, terminal)
   return 0
-}
-
-/** Reads a policy file in any of its formats. @throws UsageError ERR_POLICY; CodedError ERR_IO, ERR_TOO_LARGE; ParseError */
-export function readPolicyFile(path: string): ReadPolicy {
-  return readPolicy(readSnapshotJson(path), path === "-" ? "standard input" : path)
 }
 
 /** `policy convert`. */

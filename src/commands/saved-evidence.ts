@@ -38,7 +38,7 @@ export function judgeSaved(
   appraisal: Appraisal,
   { at, insecureAllowed }: { readonly at: Date; readonly insecureAllowed: boolean },
 ): Judgement {
-  const { whitelist, imaKeys, anchors, skip, reference, acceptReboot } = appraisal
+  const { whitelist, imaKeys, anchors, skip, reference, acceptReboot, policy } = appraisal
   const { intel } = saved.documents
   return judge({
     target: saved.target,
@@ -57,6 +57,7 @@ export function judgeSaved(
     applications: probesOf(saved, appraisal.applications),
     skip,
     acceptReboot,
+    policy,
   })
 }
 

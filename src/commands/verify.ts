@@ -21,6 +21,8 @@ export interface VerifyOptions extends ConnectionOptions, TrustOptions {
   /** `host[:port]`, as given. */
   readonly applications: readonly string[]
   readonly acceptReboot?: boolean
+  /** File with requirements beside the snapshot's; null: none. */
+  readonly policy?: string | null
   /** File with saved evidence; null: ask the VM. */
   readonly evidence?: string | null
   /** Time to judge saved evidence by, as given; null: now. */

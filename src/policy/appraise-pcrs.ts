@@ -12,34 +12,10 @@ export type QuotedPcrs = { readonly [B in PcrBank]?: ReadonlyMap<number, Uint8Ar
 /** Banks in order of strength. SHA-1 values are compared, but prove nothing alone. */
 const BANKS: readonly PcrBank[] = ["sha512", "sha384", "sha256", "sha1"]
 
-/**
- * Appraises a verified quote by what a policy expects of the TPM: whose key signed (`tpm`), and what was measured at boot
- * (`boot`). Every mismatch is a finding.
- */
-export function appraiseTpmByPolicy(
-  tpm: Verified<TpmAttestation>,
-  policy: AttestationPolicy,
-): { tpm: Claim; boot: Claim } {
-  const sha256 = new Map(tpm.pcrSelection.map((pcr, index) => [pcr, tpm.pcrs[index] ?? new Uint8Array(0)]))
-  const akNames = policy.tpm?.akNames ?? null
-  const identity = policyClaim({
-    check: "tpm",
-    failureClass: "tpm",
-    findings: notOneOf(
-      "ERR_TPM_AK_CHANGED",
-      "AK Name",
-      tpm.akName,
-      akNames,
-      "another TPM, or another key of it, signed the quote",
-    ),
-    warnings: [],
-    summary:
-      akNames === null
-        ? "a TPM signed the PCRs for this very request"
-        : "a TPM that the policy names signed the PCRs",
-    facts: { akName: toHex(tpm.akName) },
-  })
-  return { tpm: identity, boot: appraisePcrs({ sha256 }, policy) }
+/** The key that signed is none of those that the policy names; nothing where it names none. */
+export function akNameFindings(tpm: Verified<TpmAttestation>, expected: TpmExpectations | null): Finding[] {
+  const meaning = "another TPM, or another key of it, signed the quote"
+  return notOneOf("ERR_TPM_AK_CHANGED", "AK Name", tpm.akName, expected?.akNames ?? null, meaning)
 }
 
 /**
@@ -49,13 +25,11 @@ export function appraiseTpmByPolicy(
  */
 export function appraisePcrs(quoted: QuotedPcrs, policy: AttestationPolicy): Claim {
   const facts = factsOf(quoted)
-  const { tpm } = policy
-  const pcrs = tpm === null ? [] : namedPcrs(tpm)
-  const findings = tpm === null ? [] : pcrs.flatMap((pcr) => pcrFindings(pcr, quoted, tpm))
+  const pcrs = policy.tpm === null ? [] : namedPcrs(policy.tpm)
   return policyClaim({
     check: "boot",
     failureClass: "boot",
-    findings,
+    findings: policyPcrFindings(quoted, policy.tpm),
     warnings: pcrs.length > 0 ? [] : [nothingExpected(policy)],
     summary:
       pcrs.length > 0
@@ -63,6 +37,19 @@ export function appraisePcrs(quoted: QuotedPcrs, policy: AttestationPolicy): Cla
         : "what booted was not compared with anything",
     facts,
   })
+}
+
+/**
+ * What is wrong with PCR values by a policy; nothing where it names none.
+ * @param quoted values that a verified quote covers; the caller has established that.
+ */
+export function policyPcrFindings(quoted: QuotedPcrs, tpm: TpmExpectations | null): Finding[] {
+  return tpm === null ? [] : namedPcrs(tpm).flatMap((pcr) => pcrFindings(pcr, quoted, tpm))
+}
+
+/** The PCRs of a verified quote. */
+export function quotedPcrs({ pcrSelection, pcrs }: Verified<TpmAttestation>): QuotedPcrs {
+  return { sha256: new Map(pcrSelection.map((pcr, index) => [pcr, pcrs[index] ?? new Uint8Array(0)])) }
 }
 
 function namedPcrs({ pcrs }: TpmExpectations): number[] {

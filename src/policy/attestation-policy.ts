@@ -1,5 +1,6 @@
 import type { TcbStatus } from "../formats/intel/tcb-info.ts"
 import type { SnpProduct, Tcb } from "../formats/snp/tcb.ts"
+import type { BootExpectations } from "./boot-expectations.ts"
 import { GUEST_POLICY_DEFAULT, type GuestPolicyBounds, type Version, withDebug } from "./guest-policy.ts"
 
 /** `source` of the policy that is used where none is given. */
@@ -17,7 +18,8 @@ export function isPlaceholder(value: Uint8Array): boolean {
 
 /**
  * What an administrator expects of a confidential VM, whichever file it was written in: our TOML, Cocos' JSON, or a
- * snapshot. Each part that is null refuses the evidence it is about, save `tpm`, without which no PCRs are compared.
+ * snapshot. Where a TEE is judged, a part that is null refuses the evidence it is about. Without `tpm` no PCRs are compared,
+ * without `boot` no events.
  */
 export interface AttestationPolicy {
   /** What it was read from, for messages: a file's name, or `default policy`. */
@@ -25,6 +27,7 @@ export interface AttestationPolicy {
   readonly snp: SnpExpectations | null
   readonly tdx: TdxExpectations | null
   readonly tpm: TpmExpectations | null
+  readonly boot: BootExpectations | null
   readonly trust: TrustExpectations
   /** What the file says and what has no effect here, a sentence each. */
   readonly notes: readonly string[]
@@ -186,6 +189,7 @@ export function defaultPolicy(options: { readonly allowDebug: boolean }): Attest
     snp,
     tdx: options.allowDebug ? { ...ANY_TDX, debug: "allowed" } : ANY_TDX,
     tpm: null,
+    boot: null,
     trust: { requireRevocation: false, offline: false },
     notes: [],
   }

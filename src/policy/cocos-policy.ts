@@ -51,6 +51,7 @@ export function parseCocosPolicy(bytes: Uint8Array, file = "policy"): Attestatio
     snp: policy === null || isTdx ? null : parseCocosSnp(policy, products, notes),
     tdx: policy !== null && isTdx ? parseTdx(policy, notes) : null,
     tpm: parsePcrValues(root.message("pcr_values")),
+    boot: null,
     trust: parseTrust(trusted),
     notes,
   }

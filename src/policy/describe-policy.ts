@@ -8,6 +8,7 @@ import {
   type TdxExpectations,
   type TpmExpectations,
 } from "./attestation-policy.ts"
+import type { BootExpectations } from "./boot-expectations.ts"
 import { versionText } from "./guest-policy.ts"
 import { valuesText } from "./policy-findings.ts"
 
@@ -31,11 +32,12 @@ type Line = readonly [name: string, expected: string | null]
 
 /** Says what a policy fixes and what it leaves open. */
 export function describePolicy(policy: AttestationPolicy): PolicyDescription {
-  const { snp, tdx, tpm, trust } = policy
+  const { snp, tdx, tpm, boot, trust } = policy
   const parts = [
     ...(snp === null ? [] : [part("SEV-SNP", snpLines(snp))]),
     ...(tdx === null ? [] : [part("Intel TDX", tdxLines(tdx))]),
     ...(tpm === null ? [] : [part("TPM", tpmLines(tpm))]),
+    ...(boot === null ? [] : [part("boot events", bootLines(boot))]),
     part("collateral", [
       ["revocation", trust.requireRevocation ? "required by name" : null],
       ["network", trust.offline ? "not used" : null],
@@ -164,6 +166,17 @@ function tpmLines({ akNames, pcrs }: TpmExpectations): Line[] {
     return [`PCRs (${bank})`, numbers.length === 0 ? null : numbers.join(", ")]
   })
   return [["ak_name", values(akNames)], ...banks]
+}
+
+function bootLines({ secureBoot, authorities, db, commandLine }: BootExpectations): Line[] {
+  const { required, forbidden } = commandLine
+  return [
+    ["secure_boot", secureBoot || authorities !== null ? "on" : null],
+    ["authority", values(authorities)],
+    ["db", values(db)],
+    ["command_line.required", required.join(" ") || null],
+    ["command_line.forbidden", forbidden.join(" ") || null],
+  ]
 }
 
 function floorsText(floors: ProductFloors): string | null {

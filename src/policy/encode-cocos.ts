@@ -31,9 +31,10 @@ type Json = null | boolean | number | string | readonly Json[] | { readonly [key
  * @throws UsageError ERR_POLICY
  */
 export function encodeCocosPolicy(policy: AttestationPolicy): string {
-  const { snp, tdx, tpm, trust } = policy
+  const { snp, tdx, tpm, boot, trust } = policy
   if (snp !== null && tdx !== null)
     throw refused("[snp] and [tdx]", "one of them in a file", "make a file for each")
+  if (boot !== null) throw refused("[boot]", "nothing")
   const named = snp?.products?.[0]
   const root: Json = {
     ...(tpm === null ? {} : { pcr_values: pcrValues(tpm) }),

@@ -16,6 +16,7 @@ import {
   type TpmExpectations,
 } from "./attestation-policy.ts"
 import { type GuestPolicyBounds, type Version, versionText } from "./guest-policy.ts"
+import { bootSections } from "./toml-boot.ts"
 import {
   EXPOSURE_KEYS,
   OTHER_PLATFORM_BITS,
@@ -31,13 +32,14 @@ import {
  * @throws UsageError ERR_POLICY for a value that was never filled in
  */
 export function encodeTomlPolicy(policy: AttestationPolicy, comments: readonly string[] = []): string {
-  const { snp, tdx, tpm, trust } = policy
+  const { snp, tdx, tpm, boot, trust } = policy
   const sections = [
     [...comments.map((line) => `# ${line}`.trimEnd()), "version = 1"],
     trustLines(trust),
     ...(snp === null ? [] : snpSections(snp)),
     ...(tdx === null ? [] : tdxSections(tdx)),
     ...(tpm === null ? [] : tpmSections(tpm)),
+    ...(boot === null ? [] : bootSections(boot)),
   ]
   return `${sections
     .filter((lines) => lines.length > 0)

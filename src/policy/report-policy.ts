@@ -13,6 +13,7 @@ import { compareVersions, maximalGuestPolicy } from "./guest-policy.ts"
 
 const NOTHING_ELSE = {
   tpm: null,
+  boot: null,
   trust: { requireRevocation: false, offline: false },
   notes: [],
 } as const

@@ -49,6 +49,7 @@ export function policyOfSnapshot(snapshot: Snapshot, source = "the snapshot"): A
         ? tdxOf(tee_policy.Tdx, tdxReferenceIn(tee_reference))
         : null,
     tpm: tpm_reference === null ? null : tpmOf(tpm_reference),
+    boot: null,
     trust: { requireRevocation: false, offline: false },
     notes: [],
   }

@@ -103,6 +103,16 @@ ak_name = "${hex(34, 30)}"
 7 = ["${hex(32, 32)}", "${hex(32, 33)}"]
 [tpm.pcrs.sha384]
 23 = "${hex(48, 34)}"
+
+[boot]
+secure_boot = true
+authority = ["${hex(32, 40)}", "${hex(32, 41)
+  .toUpperCase()
+  .replaceAll(/(..)(?=.)/g, "$1:")}"]
+db = "${hex(32, 42)}"
+[boot.command_line]
+required = ["ima_policy=tcb", "ima_hash=sha256"]
+forbidden = ["init=*"]
 `
 
 const ALL: AttestationPolicy = {
@@ -181,6 +191,12 @@ const ALL: AttestationPolicy = {
       sha384: new Map([[23, [filled(48, 34)]]]),
     },
   },
+  boot: {
+    secureBoot: true,
+    authorities: [filled(32, 40), filled(32, 41)],
+    db: [filled(32, 42)],
+    commandLine: { required: ["ima_policy=tcb", "ima_hash=sha256"], forbidden: ["init=*"] },
+  },
 }
 
 describe("our policy", () => {
@@ -204,7 +220,13 @@ describe("our policy", () => {
 
   test("a description names what is fixed and what is not", () => {
     const { parts, notes } = describePolicy(ALL)
-    expect(parts.map(({ about }) => about)).toEqual(["SEV-SNP", "Intel TDX", "TPM", "collateral"])
+    expect(parts.map(({ about }) => about)).toEqual([
+      "SEV-SNP",
+      "Intel TDX",
+      "TPM",
+      "boot events",
+      "collateral",
+    ])
     expect(parts[0]?.fixed["minimum_tcb"]).toBe("Milan: bootloader 4, microcode 211; Turin: fmc 1")
     expect(parts[1]?.fixed["TCB status"]).toContain("OutOfDate until 2026-12-31")
     expect(notes.some((note) => note.includes("debugging"))).toBe(true)
@@ -223,6 +245,11 @@ describe("our policy", () => {
     ["p.toml:2: snp.chip_id", `[snp]\nchip_id = "${hex(9, 1)}"`],
     ["p.toml:2: snp.products", '[snp]\nproducts = ["Naples"]'],
     ["p.toml:2: snp.vmpl", "[snp]\nvmpl = 4"],
+    ["p.toml:2: boot.authority", `[boot]\nauthority = "${hex(31, 1)}"`],
+    ["p.toml:2: boot.secureboot", "[boot]\nsecureboot = true"],
+    ["p.toml:2: boot.secure_boot", `[boot]\nsecure_boot = false\nauthority = "${hex(32, 1)}"`],
+    ["p.toml:2: boot.command_line.required", '[boot.command_line]\nrequired = ["two words"]'],
+    ["p.toml:2: boot.command_line.optional", '[boot.command_line]\noptional = ["a"]'],
     ["p.toml:2: snp.vmpl", "[snp]\nvmpl = []"],
     ["p.toml:2: snp.minimum_version", "[snp]\nminimum_version = 1.55"],
     ["p.toml:2: snp.minimum_version", '[snp]\nminimum_version = "1"'],

@@ -10,6 +10,7 @@ import {
   type TdxExpectations,
   type TpmExpectations,
 } from "./attestation-policy.ts"
+import { parseBootTable } from "./toml-boot.ts"
 import { parseSnpTable } from "./toml-snp.ts"
 import { bits, hexList } from "./toml-values.ts"
 
@@ -22,12 +23,13 @@ import { bits, hexList } from "./toml-values.ts"
 export function parseTomlPolicy(text: string, file: string): AttestationPolicy {
   const root = parseTomlTable(text, file, "ERR_POLICY")
   root.integer("version", 1, 1)
-  const [snp, tdx, tpm, trust] = ["snp", "tdx", "tpm", "trust"].map((name) => root.table(name))
+  const [snp, tdx, tpm, boot, trust] = ["snp", "tdx", "tpm", "boot", "trust"].map((name) => root.table(name))
   const policy: AttestationPolicy = {
     source: file,
     snp: snp == null ? null : parseSnpTable(snp),
     tdx: tdx == null ? null : parseTdxTable(tdx),
     tpm: tpm == null ? null : parseTpmTable(tpm),
+    boot: boot == null ? null : parseBootTable(boot),
     trust: {
       requireRevocation: trust?.boolean("require_revocation") ?? false,
       offline: trust?.boolean("offline") ?? false,
@@ -36,8 +38,8 @@ export function parseTomlPolicy(text: string, file: string): AttestationPolicy {
   }
   trust?.finish()
   root.finish()
-  if (policy.snp === null && policy.tdx === null && policy.tpm === null)
-    throw root.fault("snp", "one of the tables [snp], [tdx], [tpm]", "none")
+  if ([policy.snp, policy.tdx, policy.tpm, policy.boot].every((part) => part === null))
+    throw root.fault("snp", "one of the tables [snp], [tdx], [tpm], [boot]", "none")
   return policy
 }
 

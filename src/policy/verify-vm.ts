@@ -1,4 +1,4 @@
-import { VerifyError } from "../errors.ts"
+import { type FailureClass, VerifyError } from "../errors.ts"
 import {
   committedBytes,
   EVIDENCE_PCRS,
@@ -17,10 +17,12 @@ import { type TpmAttestation, verifyQuote } from "../verify/tpm.ts"
 import { spkiOf } from "../verify/tpm-signature.ts"
 import type { Verified } from "../verify/verified.ts"
 import { type ApplicationProbe, appraiseApplications } from "./application.ts"
+import type { AttestationPolicy } from "./attestation-policy.ts"
 import { appraiseIma } from "./ima.ts"
+import { policyFindings } from "./policy-requirements.ts"
 import { type ProvenTee, proveTee, type TeeInput } from "./prove-tee.ts"
 import { appraiseTpm } from "./tpm.ts"
-import { failedBy, failedWith, notJudged } from "./validation-claims.ts"
+import { alsoFailing, failedBy, failedWith, notJudged } from "./validation-claims.ts"
 import { type Assurance, CHECKS, type Check, type Claim, exitCodeOf, type Verdict } from "./verdict.ts"
 import type { Whitelist } from "./whitelist.ts"
 
@@ -56,6 +58,8 @@ export interface JudgeInput extends TeeInput {
   readonly skip: ReadonlySet<Check>
   /** Restarts are no failure where TPM key and boot PCRs are the snapshot's. Absent: they are. */
   readonly acceptReboot?: boolean
+  /** Requirements beside those of the snapshot; none where null or absent. */
+  readonly policy?: AttestationPolicy | null
 }
 
 /** The verdict, and what was proven on the way (null: not proven). */
@@ -81,7 +85,10 @@ export function judge(input: JudgeInput): Judgement {
     input.applications.length > 0 ? [appraiseApplications(input.applications, attestedSpki)] : []
 
   const made = [channel, ...tee.claims, binding, ...tpm.claims, ima.claim, ...applications]
-  const claims = inOrder(made).map((claim) => (input.skip.has(claim.check) ? skipped(claim) : claim))
+  const required = policyFindings(input.policy ?? null, { tee: tee.proven, tpm: tpm.proven, at: input.at })
+  const claims = inOrder(made)
+    .map((claim) => alsoFailing(claim, classOf(claim.check), required[claim.check] ?? []))
+    .map((claim) => (input.skip.has(claim.check) ? skipped(claim) : claim))
   const exitCode = exitCodeOf(claims)
   return {
     verdict: {
@@ -310,6 +317,11 @@ function proveIma(
   } catch (error) {
     return { proven: null, claim: failedBy("ima", "ima", error) }
   }
+}
+
+/** The failure class of what a policy does not accept. */
+function classOf(check: Check): FailureClass {
+  return check === "revocation" ? "tee" : check
 }
 
 function skipped(claim: Claim): Claim {

@@ -16,6 +16,7 @@ import { encodePublic, OBJECT, parsePublic } from "../../src/formats/tpm/public.
 import { encodeSignature } from "../../src/formats/tpm/signature.ts"
 import { parseCrl } from "../../src/formats/x509/crl.ts"
 import { encodeSnapshot, parseSnapshot, type Snapshot } from "../../src/policy/snapshot.ts"
+import { parseTomlPolicy } from "../../src/policy/toml-policy.ts"
 import { parseWhitelist } from "../../src/policy/whitelist.ts"
 import { emptyTdxPolicy } from "../fakes/snapshots.ts"
 import { Lab, newTlsKey, outcome, sha256 } from "./lab.ts"
@@ -518,5 +519,52 @@ describe("snapshot and boot", () => {
     expect(judged({ ima_reference: null })).toBe(EXIT.ima)
     expect(judged({ filehashes: null })).toBe(EXIT.ima)
     expect(judged({ filehashes: [] })).toBe(EXIT.ima)
+  })
+})
+
+describe("a policy beside the snapshot", () => {
+  async function judged(text: string, changes: Parameters<Lab["judge"]>[2] = { reference }) {
+    const nonce = randomBytes(32)
+    const policy = parseTomlPolicy(text, "vm.toml")
+    return outcome(lab.judge(await lab.evidence(nonce), nonce, { ...changes, policy }))
+  }
+
+  test("what the machine has passes, and each other value fails by its own check", async () => {
+    const pcr4 = reference.tpm_reference?.pcrs["4"] ?? ""
+    const ak = reference.tpm_reference?.ak_name ?? ""
+    expect(await judged(`[tpm]\nak_name = "${ak}"\n[tpm.pcrs.sha256]\n4 = "${pcr4}"\n`)).toEqual({
+      exit: EXIT.ok,
+      codes: [],
+    })
+    const zeros = "00".repeat(32)
+    expect(await judged(`[tpm.pcrs.sha256]\n4 = "${zeros}"\n`)).toEqual({
+      exit: EXIT.boot,
+      codes: ["ERR_BOOT_PCR"],
+    })
+    // PCR 16 and up can be reset by anybody, and no evidence covers them.
+    expect(await judged(`[tpm.pcrs.sha256]\n16 = "${zeros}"\n`)).toEqual({
+      exit: EXIT.boot,
+      codes: ["ERR_POLICY_PCRS"],
+    })
+    expect(await judged(`[tpm]\nak_name = "000b${zeros}"\n`)).toEqual({
+      exit: EXIT.tpm,
+      codes: ["ERR_TPM_AK_CHANGED"],
+    })
+    expect(await judged('[snp]\nvmpl = "any"\nprovisional_firmware = "allowed"\n')).toEqual({
+      exit: EXIT.ok,
+      codes: [],
+    })
+    expect(await judged(`[snp]\nhost_data = "${"01".repeat(32)}"\n`)).toEqual({
+      exit: EXIT.tee,
+      codes: ["ERR_TEE_HOST_DATA"],
+    })
+    expect(await judged("[tdx]\n")).toEqual({ exit: EXIT.tee, codes: ["ERR_POLICY_PLATFORM"] })
+  })
+
+  test("an event that nothing shows", async () => {
+    expect(await judged("[boot]\nsecure_boot = true\n")).toEqual({
+      exit: EXIT.boot,
+      codes: ["ERR_EVENT_LOG_ABSENT"],
+    })
   })
 })

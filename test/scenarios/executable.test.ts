@@ -1,6 +1,14 @@
 /** The built executable as a user runs it, on a simulated VM: exit codes, what is written, what is refused. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { chmodSync, copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createServer } from "node:tls"
@@ -45,6 +53,19 @@ async function verified(args: string[] = trusted(), more: string[] = []) {
 }
 
 describe("verify", () => {
+  test("--policy adds requirements; one that is misspelt is told with its line", async () => {
+    const policy = join(files, "policy.toml")
+    const pcr4 = JSON.parse(readFileSync(snapshot, "utf8")).tpm_reference.pcrs["4"]
+    writeFileSync(policy, `[tpm.pcrs.sha256]\n4 = "${pcr4}"\n`)
+    expect((await verified(trusted(), ["--policy", policy])).code).toBe(EXIT.ok)
+    writeFileSync(policy, `{"pcr_values": {"sha256": {"4": "${"00".repeat(32)}"}}}`)
+    expect((await verified(trusted(), ["--policy", policy])).code).toBe(EXIT.boot)
+    writeFileSync(policy, "[boot]\nsecureboot = true\n")
+    const misspelt = await verified(trusted(), ["--policy", policy])
+    expect(misspelt.code).toBe(EXIT.usage)
+    expect(misspelt.stderr).toContain("policy.toml:2")
+  })
+
   test("passes on the machine of the snapshot, in each of the ways to call it", async () => {
     expect((await verified()).code).toBe(EXIT.ok)
     const old = [
