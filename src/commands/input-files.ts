@@ -61,7 +61,7 @@ function openFile(path: string): number {
   }
 }
 
-function ioError(path: string, error: unknown): CodedError {
+export function ioError(path: string, error: unknown): CodedError {
   const code = error instanceof Error && "code" in error ? `${error.code}` : `${error}`
   return new CodedError("ERR_IO", {
     at: path,

@@ -7,6 +7,11 @@ export function jsonText(value: unknown): string {
   return `${text}\n`
 }
 
+/** The same on one line, without a line break at its end. */
+export function inlineJson(value: unknown): string {
+  return JSON.stringify(value).replace(ESCAPED, escapeUnits)
+}
+
 function escapeUnits(char: string): string {
   let out = ""
   for (let unit = 0; unit < char.length; unit++)

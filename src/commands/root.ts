@@ -25,6 +25,7 @@ export const rootCommand = {
     attestation: async () => (await import("./attestation.ts")).attestationCommand,
     certtool: async () => (await import("./certtool.ts")).certtoolCommand,
     collateral: async () => (await import("./collateral.ts")).collateralCommand,
+    ima: async () => (await import("./ima.ts")).imaCommand,
     policy: async () => (await import("./policy.ts")).policyCommand,
     simulate: async () => (await import("./simulate.ts")).simulateCommand,
     completion: async () => (await import("./completion.ts")).completionCommand,

@@ -59,6 +59,11 @@ export function openTerminal(): Terminal {
   }
 }
 
+/** Settles when what was written to standard output has left this process: whoever writes without end waits for the reader. */
+export function outWritten(): Promise<void> {
+  return new Promise((resolve) => void process.stdout.write("", () => resolve()))
+}
+
 function ignoreBrokenPipe(error: Error & { code?: string }): void {
   if (error.code !== "EPIPE") throw error
 }

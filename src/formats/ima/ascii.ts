@@ -10,6 +10,7 @@ import {
   type ImaTemplate,
   imaTemplate,
   TEMPLATE_DIGEST_BYTES,
+  TEMPLATE_DIGEST_SIZES,
 } from "./template.ts"
 
 /**
@@ -18,17 +19,29 @@ import {
  * Source: Linux 6.12, security/integrity/ima/ima_fs.c, ima_ascii_measurements_show.
  * @throws ParseError ERR_MALFORMED, ERR_IMA_TEMPLATE, ERR_IMA_ALGORITHM, ERR_TOO_LARGE; each with the line.
  */
-export function parseAsciiMeasurementList(text: string | Uint8Array): MeasurementEntry[] {
+export function parseAsciiMeasurementList(
+  text: string | Uint8Array,
+  { firstLine = 1, templateDigestBytes = TEMPLATE_DIGEST_BYTES } = {},
+): MeasurementEntry[] {
   if (text.length > MAX_LIST_BYTES)
     throw new ParseError("ERR_TOO_LARGE", { at: "measurement list", expected: `at most ${MAX_LIST_BYTES}` })
   const lines = (typeof text === "string" ? text : pathToText(text)).split("\n")
   if (lines.at(-1) === "") lines.pop()
-  return lines.map((line, index) => parseLine(line, `measurement list, line ${index + 1}`))
+  return lines.map((line, index) =>
+    parseLine(line, templateDigestBytes, `measurement list, line ${firstLine + index}`),
+  )
+}
+
+/** Size of the template digests in a list that begins so; 20 where that cannot be told. */
+export function asciiTemplateDigestBytes(text: Uint8Array): number {
+  const [, hex = ""] =
+    /^ ?[0-9]{1,2} ([0-9a-f]+) /.exec(Buffer.from(text.subarray(0, 160)).toString("latin1")) ?? []
+  return TEMPLATE_DIGEST_SIZES.find((size) => size * 2 === hex.length) ?? TEMPLATE_DIGEST_BYTES
 }
 
 const LINE = /^ ?([0-9]{1,2}) ([0-9a-f]+) ([^ ]+) (.*)$/s
 
-function parseLine(line: string, at: string): MeasurementEntry {
+function parseLine(line: string, templateDigestBytes: number, at: string): MeasurementEntry {
   const [, pcr, hash, name, rest] = LINE.exec(line) ?? []
   if (pcr === undefined || hash === undefined || name === undefined || rest === undefined)
     throw malformed(at, "PCR, template digest, template, fields", line)
@@ -37,8 +50,8 @@ function parseLine(line: string, at: string): MeasurementEntry {
   // Before the template digest's own form: a list of an algorithm that is not supported is to be named as such.
   const digest = parseDigest(template.forms[template.digestField], texts[template.digestField] ?? "", at)
   const templateDigest = fromHex(hash)
-  if (templateDigest?.length !== TEMPLATE_DIGEST_BYTES)
-    throw malformed(at, `a template digest of ${TEMPLATE_DIGEST_BYTES} bytes`, hash)
+  if (templateDigest?.length !== templateDigestBytes)
+    throw malformed(at, `a template digest of ${templateDigestBytes} bytes`, hash)
   const path = texts[template.nameField] ?? ""
   if (path === "") throw malformed(at, "a path", line)
   const fields: Partial<Record<ImaField, Uint8Array>> = {}

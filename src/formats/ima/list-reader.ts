@@ -17,6 +17,14 @@ import {
 /** Longest template data. The kernel has no cap of its own; attributes of a file and measured data are below this. */
 const MAX_TEMPLATE_DATA = 1024 * 1024
 const SLASH = 0x2f
+
+/** Where bytes stand in a list that is read in parts. */
+export interface ListOrigin {
+  /** Index of the first entry. */
+  readonly entry: number
+  readonly offset: number
+}
+const WHOLE_LIST: ListOrigin = { entry: 0, offset: 0 }
 /** Hashes by which data can be recognised. */
 const COMPUTED: ReadonlySet<string> = new Set(["sha1", "sha224", "sha256", "sha384", "sha512"])
 /** Templates in one list. A kernel has eight of its own and one of `ima_template_fmt=`; kexec may bring another's. */
@@ -27,13 +35,38 @@ export class ListReader {
   /** Templates of the entries read so far, in the order in which they occur. */
   readonly templates: ImaTemplate[] = []
   readonly #bytes: Uint8Array
+  readonly #digestBytes: number
+  readonly #origin: ListOrigin
   /** Entry being read, for messages. */
   #entry = 0
   /** Template of the last entry. Neighbours mostly share theirs, so that no name is looked up. */
   #last = 0
 
-  constructor(bytes: Uint8Array) {
+  /** @param digestBytes size of each entry's template digest. */
+  constructor(
+    bytes: Uint8Array,
+    digestBytes: number = TEMPLATE_DIGEST_BYTES,
+    origin: ListOrigin = WHOLE_LIST,
+  ) {
     this.#bytes = bytes
+    this.#digestBytes = digestBytes
+    this.#origin = origin
+  }
+
+  /** Entries that are there to their ends, and the offset behind the last of them: what follows is the beginning of one more. */
+  wholeEntries(): { readonly count: number; readonly end: number } {
+    let at = 0
+    let count = 0
+    try {
+      for (; at < this.#bytes.length; count++) {
+        this.#entry = count
+        at = this.#dataRange(at).end
+      }
+    } catch (error) {
+      // The rest is still to come.
+      if (!(error instanceof ParseError) || error.code !== "ERR_TRUNCATED") throw error
+    }
+    return { count, end: at }
   }
 
   /** Walks over the entries by their outer lengths, so that the arrays are made once and never for nothing. */
@@ -70,7 +103,7 @@ export class ListReader {
 
   /** Template and extent of the template data of the entry at `at`. */
   #dataRange(at: number): { template: ImaTemplate; start: number; end: number } {
-    const nameAt = at + 4 + TEMPLATE_DIGEST_BYTES + 4
+    const nameAt = at + 4 + this.#digestBytes + 4
     this.#need(nameAt, at, "entry header")
     const nameEnd = nameAt + this.#length(nameAt - 4, MAX_TEMPLATE_NAME, "template name")
     const template = this.#template(nameAt, nameEnd)
@@ -259,8 +292,8 @@ export class ListReader {
     if (end > this.#bytes.length)
       throw new ParseError("ERR_TRUNCATED", {
         at: this.#place(at),
-        expected: `${what} up to offset ${end}`,
-        found: `a list of ${this.#bytes.length} bytes`,
+        expected: `${what} up to offset ${this.#origin.offset + end}`,
+        found: `a list of ${this.#origin.offset + this.#bytes.length} bytes`,
       })
   }
 
@@ -284,7 +317,8 @@ export class ListReader {
   }
 
   #place(at: number): string {
-    return `measurement list, entry ${this.#entry}, offset ${at}`
+    const { entry, offset } = this.#origin
+    return `measurement list, entry ${entry + this.#entry}, offset ${offset + at}`
   }
 }
 

@@ -2,7 +2,7 @@ import { ParseError } from "../../errors.ts"
 import { HASH_ALGORITHMS } from "../hash-algorithms.ts"
 import { toHex } from "../hex.ts"
 import { pathToText } from "../path-text.ts"
-import { ListReader } from "./list-reader.ts"
+import { type ListOrigin, ListReader } from "./list-reader.ts"
 import {
   CONTENT,
   CONTENT_NAMES,
@@ -15,10 +15,12 @@ import {
 /**
  * IMA measurement list as the kernel shows it in `binary_runtime_measurements`: integers are u32, little-endian here.
  *
- *   u32 PCR | 20 bytes template digest (SHA-1 whatever the bank; zeros: a violation) | u32 length, template name
+ *   u32 PCR | template digest (zeros: a violation) | u32 length, template name
  *   other templates: u32 length of template data | template data = fields, each u32 length, bytes
  *   template "ima":  20 bytes file digest | u32 length, path without NUL, at most 255 bytes
  *
+ * The template digest is SHA-1 whatever the bank, 20 bytes. In `binary_runtime_measurements_sha256` and its like, which
+ * newer kernels have beside that file, it is the digest of the name.
  * Which fields a template has, and what they hold, is in template.ts.
  * Source: Linux 6.12, security/integrity/ima/ima_fs.c (ima_measurements_show) and ima_template.c.
  */
@@ -37,7 +39,9 @@ export interface MeasurementList {
   /** Number of entries. The arrays may be longer. */
   readonly count: number
   readonly pcr: Uint32Array
-  /** Offset of the stored template digest, 20 bytes. */
+  /** Size of each template digest: 20 but in a list for one bank. */
+  readonly templateDigestBytes: number
+  /** Offset of the stored template digest. */
   readonly templateDigestAt: Uint32Array
   /** Templates that occur. */
   readonly templates: readonly ImaTemplate[]
@@ -63,7 +67,7 @@ export interface MeasurementEntry {
   /** Name of the template, or its fields with `|` between them. */
   readonly template: string
   readonly content: Content
-  /** 20 bytes as stored; all zero in a violation. */
+  /** As stored; all zero in a violation. */
   readonly templateDigest: Uint8Array
   /** Kernel's name of the file digest's algorithm. */
   readonly algorithm: string
@@ -76,28 +80,36 @@ export interface MeasurementEntry {
   readonly fields: Readonly<Partial<Record<ImaField, Uint8Array>>>
 }
 
+export interface ListOptions {
+  readonly maxBytes?: number
+  readonly maxEntries?: number
+  /** 20 where absent. */
+  readonly templateDigestBytes?: number
+  /** Where the bytes stand in a list that is read in parts. */
+  readonly origin?: ListOrigin
+}
+
 /**
  * Reads a binary list. Only its form is checked: digests are for `verify/ima.ts`.
  * @throws ParseError ERR_TRUNCATED, ERR_MALFORMED, ERR_TOO_LARGE, ERR_IMA_TEMPLATE, ERR_IMA_ALGORITHM; each with the
  * index of the entry and the offset.
  */
-export function parseMeasurementList(
-  bytes: Uint8Array,
-  limits: { maxBytes?: number; maxEntries?: number } = {},
-): MeasurementList {
+export function parseMeasurementList(bytes: Uint8Array, limits: ListOptions = {}): MeasurementList {
   const maxBytes = limits.maxBytes ?? MAX_LIST_BYTES
+  const templateDigestBytes = limits.templateDigestBytes ?? TEMPLATE_DIGEST_BYTES
   if (bytes.length > maxBytes)
     throw new ParseError("ERR_TOO_LARGE", {
       at: "measurement list",
       expected: `at most ${maxBytes} bytes`,
       found: `${bytes.length}`,
     })
-  const reader = new ListReader(bytes)
+  const reader = new ListReader(bytes, templateDigestBytes, limits.origin)
   const count = reader.countEntries(limits.maxEntries ?? MAX_LIST_ENTRIES)
   const list = {
     bytes,
     count,
     pcr: new Uint32Array(count),
+    templateDigestBytes,
     templateDigestAt: new Uint32Array(count),
     templates: reader.templates,
     template: new Uint8Array(count),
@@ -121,7 +133,7 @@ export function prefixOf(list: MeasurementList, count: number): MeasurementList 
 /** Whether an entry stands for a violation: the kernel could not vouch for what the file held while it was in use. */
 export function isViolation(list: MeasurementList, index: number): boolean {
   const at = list.templateDigestAt[index] ?? 0
-  for (let offset = 0; offset < TEMPLATE_DIGEST_BYTES; offset++)
+  for (let offset = 0; offset < list.templateDigestBytes; offset++)
     if (list.bytes[at + offset] !== 0) return false
   return true
 }
@@ -156,7 +168,7 @@ export function measurementEntry(list: MeasurementList, index: number): Measurem
     pcr,
     template: template.name,
     content,
-    templateDigest: list.bytes.subarray(at, at + TEMPLATE_DIGEST_BYTES),
+    templateDigest: list.bytes.subarray(at, at + list.templateDigestBytes),
     algorithm: algorithm.name,
     digest: fileDigest(list, index),
     path: pathToText(pathBytes(list, index)),

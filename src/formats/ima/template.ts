@@ -93,8 +93,10 @@ export interface ImaTemplate {
   readonly unframed: boolean
 }
 
-/** Size of the template digest in the list. */
+/** Size of the template digest in the list of all banks: SHA-1. Template "ima" has digests of files of the same size. */
 export const TEMPLATE_DIGEST_BYTES = 20
+/** Sizes that a template digest has in lists for one bank, the list of all banks first. */
+export const TEMPLATE_DIGEST_SIZES: readonly number[] = [TEMPLATE_DIGEST_BYTES, 32, 48, 64]
 /** Longest path in template "ima". Source: Linux 6.12, security/integrity/ima/ima.h, IMA_EVENT_NAME_LEN_MAX. */
 export const MAX_IMA_NAME = 255
 /** Longest name of a template: 15 fields (IMA_TEMPLATE_NUM_FIELDS_MAX) with their separators fit. */
