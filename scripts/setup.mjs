@@ -39,6 +39,12 @@ const PACKAGING = [
   ["lintian", "checks the .deb"],
 ]
 const WATCH = [["strace", "shows that --offline opens no socket"]]
+const VOLUMES = [
+  ["cryptsetup-bin", "makes and opens the LUKS headers that are tested"],
+  ["systemd", "systemd-cryptenroll, whose TPM tokens have to be read"],
+  ["libtss2-esys-3.0.2-0", "what systemd-cryptenroll reaches a TPM through"],
+  ["libtss2-rc0", "what systemd-cryptenroll names TPM errors by"],
+]
 const GUEST = [
   ["qemu-system-x86", "runs the guest"],
   ["qemu-utils", "makes the guest's disk overlay"],
@@ -62,7 +68,7 @@ const TASKS = {
   build: [NPM],
   check: [NPM],
   demo: [NPM, TPM],
-  test: [NPM, TPM, PACKAGING, WATCH],
+  test: [NPM, TPM, PACKAGING, WATCH, VOLUMES],
   package: [NPM, PACKAGING],
   bench: [NPM, TPM, PEERS],
   e2e: [NPM, TPM, PACKAGING, GUEST],

@@ -14,6 +14,7 @@ export const EXIT = {
   ima: 16,
   reboot: 17,
   application: 18,
+  volume: 19,
 } as const
 
 /** What a failure says about the VM (or `operational`/`usage`: it says nothing about the VM). */
@@ -295,6 +296,28 @@ export const CATALOGUE = {
   ERR_SNP_FIRMWARE: { title: "the firmware refused to make a report", exit: "operational" },
   ERR_SNP_REPORT_RACE: { title: "another process disturbed the request for a report", exit: "operational" },
   ERR_SIMULATED_TEE: { title: "the simulated TEE's directory cannot be used", exit: "operational" },
+
+  // Encrypted volumes: LUKS header, secrets sealed in the TPM, passphrases
+  ERR_LUKS_CHECKSUM: { title: "the LUKS header's checksum is not that of its content", exit: "volume" },
+  ERR_LUKS_COPIES: { title: "the two copies of the LUKS header differ", exit: "volume" },
+  ERR_LUKS_CIPHER: { title: "the volume's encryption is not one that is accepted", exit: "volume" },
+  ERR_LUKS_INTEGRITY: {
+    title: "the volume's integrity protection is not one that is accepted",
+    exit: "volume",
+  },
+  ERR_LUKS_SEGMENT: { title: "the LUKS header does not encrypt exactly the whole device", exit: "volume" },
+  ERR_LUKS_KEYSLOT: { title: "a keyslot is not of a kind that is accepted", exit: "volume" },
+  ERR_LUKS_KDF: { title: "a keyslot's key derivation is too weak or unknown", exit: "volume" },
+  ERR_LUKS_AREA: { title: "keyslot areas overlap, or lie outside of the header", exit: "volume" },
+  ERR_LUKS_DIGEST: {
+    title: "the key digests do not cover each keyslot and the segment once",
+    exit: "volume",
+  },
+  ERR_LUKS_TOKEN: { title: "the LUKS header has a token that is not accepted", exit: "volume" },
+  ERR_LUKS_REQUIREMENT: { title: "the LUKS header asks for something unknown", exit: "volume" },
+  ERR_HEADER_CHANGED: { title: "the LUKS header is not the one that the TPM remembers", exit: "volume" },
+  ERR_HEADER_REFERENCE_ABSENT: { title: "the TPM remembers no header of this volume", exit: "volume" },
+  ERR_PASSPHRASE: { title: "there is no usable passphrase", exit: "usage" },
 } as const satisfies Record<string, CatalogueEntry>
 
 export type ErrorCode = keyof typeof CATALOGUE

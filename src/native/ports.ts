@@ -1,4 +1,5 @@
 /** Interfaces to the machine. Raw bytes out; parsing is for `formats/`. Errors are NativeError. */
+import type { SealedSecret } from "../formats/luks/systemd-tpm2-token.ts"
 
 /** A TPM 2.0. Each call is atomic for the caller; calls are queued, none blocks the server's thread. */
 export interface Tpm {
@@ -42,6 +43,66 @@ export interface TpmQuote {
   readonly signature: Uint8Array
   /** Values of the quoted PCRs (32 bytes each), in ascending order of PCR; they hash to the quote's pcrDigest. */
   readonly pcrValues: readonly Uint8Array[]
+}
+
+/** A secret under a TPM's storage root key, as `systemd-tpm2` tokens hold it. Useless without that very TPM. */
+export interface TpmSealing {
+  /**
+   * Seals 1 to 128 bytes under the storage root key. Commands and answers that carry the secret are encrypted on their
+   * way. Nothing stays in the TPM.
+   * @throws NativeError ERR_TOO_LARGE, ERR_TPM_COMMAND, ERR_TPM_SESSION
+   */
+  seal(request: SealRequest): Promise<SealedSecret>
+  /**
+   * The secret again. `pin`: null where the secret has none.
+   * @throws NativeError ERR_SEALED_ELSEWHERE where another TPM sealed it; ERR_SEALED_PCRS where a PCR differs from then;
+   *   ERR_SEALED_PIN; ERR_TPM_LOCKOUT after too many wrong PINs; ERR_TPM_SESSION; ERR_UNSUPPORTED for a policy or key that
+   *   we do not make nor know
+   */
+  unseal(sealed: SealedSecret, pin: Uint8Array | null): Promise<Uint8Array>
+}
+
+export interface SealRequest {
+  readonly secret: Uint8Array
+  /** PCRs of the SHA-256 bank, as they are now; none: any boot of this TPM's machine gets the secret. */
+  readonly pcrs: readonly number[]
+  /** A PIN that is asked for in addition; null for none. Wrong ones are counted by the TPM's lockout. */
+  readonly pin: Uint8Array | null
+}
+
+/**
+ * The TPM's memory of which LUKS header belongs to a volume: an NV index. The host that writes the disk cannot reach it
+ * where the TPM runs inside the TEE.
+ */
+export interface HeaderReferences {
+  /**
+   * What is remembered for the volume of this name, or null where nothing is.
+   * @throws NativeError ERR_HEADER_REFERENCE where the index is another's, is of another form, or was not written by a
+   *   system that booted as this one did (`pcrs`)
+   */
+  read(volume: HeaderReferenceName): Promise<HeaderReference | null>
+  /** Remembers exactly these headers, in place of what was there. */
+  write(volume: HeaderReferenceName, reference: HeaderReference): Promise<void>
+  /** Forgets the volume. Not an error where it was not known. */
+  remove(volume: HeaderReferenceName): Promise<void>
+}
+
+/** Which reference is meant. Neither part may come from the header: the host writes that. */
+export interface HeaderReferenceName {
+  /** The volume's name in the configuration. */
+  readonly volume: string
+  /** PCRs of the SHA-256 bank, whose values allow writing; none: any system that this machine boots may write. */
+  readonly pcrs: readonly number[]
+}
+
+export interface HeaderReference {
+  /** SHA-256 of the header's bytes, as the whole file is. */
+  readonly current: Uint8Array
+  /**
+   * SHA-256 of a header that is about to take its place: written before the file is exchanged, so that being killed in
+   * between locks nobody out. Null at rest.
+   */
+  readonly next: Uint8Array | null
 }
 
 /** What a TEE says about itself. */

@@ -70,6 +70,7 @@ const PRECEDENCE: readonly FailureClass[] = [
   "ima",
   "reboot",
   "application",
+  "volume",
 ]
 
 /** The failed claim that decides the exit code; null where none failed. */
