@@ -45,7 +45,7 @@ export interface TpmQuote {
   readonly pcrValues: readonly Uint8Array[]
 }
 
-/** A secret under a TPM's storage root key, as `systemd-tpm2` tokens hold it. Useless without that very TPM. */
+/** A secret under a TPM's storage root key, as `systemd-tpm2` tokens hold it. Useless without that very TPM. @public */
 export interface TpmSealing {
   /**
    * Seals 1 to 128 bytes under the storage root key. Commands and answers that carry the secret are encrypted on their
