@@ -288,6 +288,13 @@ export const CATALOGUE = {
   ERR_COLLATERAL_OFFLINE: { title: "a document is not at hand, and may not be fetched", exit: "operational" },
   ERR_COLLATERAL_UNKNOWN: { title: "it cannot be told which documents are needed", exit: "operational" },
 
+  // RA-TLS certificates
+  ERR_RATLS_ABSENT: { title: "the certificate holds no evidence of a TEE", exit: "tee" },
+  ERR_RATLS_VALIDITY: { title: "the RA-TLS certificate is not in date", exit: "channel" },
+  ERR_RATLS_SIGNATURE: { title: "the RA-TLS certificate's signature is not by its own key", exit: "channel" },
+  ERR_RATLS_KEY: { title: "the evidence was not made for the certificate's key", exit: "binding" },
+  ERR_RATLS_EXTRA_DATA: { title: "the evidence holds extra data that are not expected", exit: "binding" },
+
   // SEV-SNP: devices
   ERR_SNP_DEVICE: {
     title: "the device for attestation reports did not answer as expected",

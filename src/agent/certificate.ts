@@ -8,6 +8,15 @@ export interface CertificateRequest {
   readonly notAfter: Date
   /** PKCS #8 private key (PEM, P-256) to certify; null makes a new key. */
   readonly privateKey: string | null
+  /** Subject as RFC 4514 has it; absent: the first name as common name. */
+  readonly subject?: string
+  readonly extensions?: readonly ExtensionRequest[]
+}
+
+/** One more extension, which is not critical. */
+export interface ExtensionRequest {
+  readonly oid: string
+  readonly value: Uint8Array
 }
 
 /** A certificate and its key, PEM. */
@@ -30,7 +39,7 @@ export async function makeSelfSignedCertificate(request: CertificateRequest): Pr
   const keys = request.privateKey === null ? await makeKeys() : await importKeys(request.privateKey)
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serialNumber(),
-    name: [{ CN: [(request.names[0] ?? "cosmian-vm").slice(0, 64)] }],
+    name: request.subject ?? [{ CN: [(request.names[0] ?? "cosmian-vm").slice(0, 64)] }],
     notBefore: request.notBefore,
     notAfter: request.notAfter,
     keys,
@@ -41,6 +50,9 @@ export async function makeSelfSignedCertificate(request: CertificateRequest): Pr
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
       new x509.SubjectAlternativeNameExtension(request.names.map(generalName)),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+      ...(request.extensions ?? []).map(
+        ({ oid, value }) => new x509.Extension(oid, false, new Uint8Array(value)),
+      ),
     ],
   })
   const privateKey = request.privateKey ?? (await pemOfKey(keys.privateKey))
@@ -49,6 +61,11 @@ export async function makeSelfSignedCertificate(request: CertificateRequest): Pr
 
 function generalName(name: string): { type: "ip" | "dns"; value: string } {
   return { type: isIP(name) === 0 ? "dns" : "ip", value: name }
+}
+
+/** A new P-256 key, PKCS #8 in PEM. */
+export async function makeP256Key(): Promise<string> {
+  return pemOfKey((await makeKeys()).privateKey)
 }
 
 async function makeKeys(): Promise<CryptoKeyPair> {

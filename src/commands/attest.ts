@@ -174,8 +174,8 @@ function sourceOf({ collateral, anchors }: Appraisal, signal: AbortSignal): Coll
   return collateralSourceOf(collateral, anchors.amd, { talk: () => undefined }, signal)
 }
 
-/** @throws UsageError ERR_BAD_VALUE. */
-function timeoutOf(text: string): number {
+/** Milliseconds of `--timeout`. @throws UsageError ERR_BAD_VALUE. */
+export function timeoutOf(text: string): number {
   const seconds = /^[0-9]{1,5}(\.[0-9]{1,3})?$/.test(text) ? Number(text) : 0
   if (seconds > 0) return seconds * 1000
   throw new UsageError("ERR_BAD_VALUE", {

@@ -225,7 +225,8 @@ function refuseTwoInputs({ file: evidence, files, trustRoots }: ValidateOptions)
     })
 }
 
-function hexOf(text: string, option: string, max: number): Uint8Array {
+/** Bytes of a hex option. @throws UsageError ERR_BAD_VALUE */
+export function hexOf(text: string, option: string, max: number): Uint8Array {
   const bytes = fromHex(text.replace(/^0x/i, ""))
   if (bytes !== null && bytes.length <= max) return bytes
   throw new UsageError("ERR_BAD_VALUE", {
@@ -246,7 +247,7 @@ function reportDataOf(text: string): Uint8Array {
 }
 
 /** Families that share all that concerns attestation have one name, and steppings (`Milan-B0`) count as their family. */
-function productOf(text: string): SnpProduct {
+export function productOf(text: string): SnpProduct {
   const base = text.split("-")[0]?.toLowerCase() ?? ""
   const name = base === "bergamo" || base === "siena" ? "genoa" : base
   const product = SNP_PRODUCTS.find((candidate) => candidate.toLowerCase() === name)

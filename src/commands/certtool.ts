@@ -8,5 +8,7 @@ export const certtoolCommand = defineCommand({
     description: "certificates: from an authority by ACME, RA-TLS, keys derived from the TEE",
     examples: [{ line: "cosmian_vm certtool --help", does: "the commands" }],
   }),
-  subCommands: {},
+  subCommands: {
+    ratls: async () => (await import("./ratls.ts")).ratlsCommand,
+  },
 })

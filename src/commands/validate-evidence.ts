@@ -27,7 +27,7 @@ import { openTerminal, type Terminal } from "./terminal.ts"
 import { type Anchors, anchorsOf } from "./trust-roots.ts"
 
 /** Of one file of evidence, key, signature or certificates. */
-const MAX_FILE_BYTES = 4 * 1024 * 1024
+export const MAX_FILE_BYTES = 4 * 1024 * 1024
 
 /** `attestation validate`: prints the result and returns its exit code. */
 export async function runValidation(
@@ -108,7 +108,7 @@ export async function validateEvidence(
 }
 
 /** What the user says on the command line is on top of what the file says. */
-function policyOf(file: string | null, allowDebug: boolean): AttestationPolicy {
+export function policyOf(file: string | null, allowDebug: boolean): AttestationPolicy {
   if (file === null) return defaultPolicy({ allowDebug })
   const { policy } = readPolicyFile(file)
   if (!allowDebug) return policy
@@ -120,7 +120,7 @@ function policyOf(file: string | null, allowDebug: boolean): AttestationPolicy {
   }
 }
 
-interface ReadFiles {
+export interface ReadFiles {
   readonly evidence: Uint8Array
   readonly files: Readonly<Record<FileOption, Uint8Array | null>>
   /** An error: it is there, and malformed. */
@@ -152,7 +152,8 @@ function readFiles({ file, files }: ValidateOptions): ReadFiles {
   }
 }
 
-function readCollateral(path: string): IntelCollateral | CodedError {
+/** Intel's documents in one file or a directory; an error where they are malformed. */
+export function readCollateral(path: string): IntelCollateral | CodedError {
   const isDirectory = path !== "-" && statSync(path).isDirectory()
   const content = isDirectory ? filesIn(path) : readInput(path, MAX_BUNDLE_BYTES)
   try {
@@ -168,7 +169,8 @@ function filesIn(directory: string): ReadonlyMap<string, Uint8Array> {
   return new Map(names.map((name) => [name, readInput(join(directory, name), MAX_FILE_BYTES)]))
 }
 
-interface Fetched {
+/** Documents that the user did not name. */
+export interface Fetched {
   readonly snp: FetchedSnp
   readonly intel: IntelCollateral | null
   /** Why Intel's documents are not there. */
@@ -178,9 +180,9 @@ interface Fetched {
 const NO_SNP: FetchedSnp = { certificates: [], crl: null, problems: [], crlProblem: null }
 
 /** Malformed evidence needs nothing: judging will say what is wrong with it. */
-async function fetchMissing(
+export async function fetchMissing(
   read: ReadFiles,
-  options: ValidateOptions,
+  options: Pick<ValidateOptions, "mode" | "product" | "skip">,
   at: Date,
   anchors: Anchors,
   source: CollateralSource,
@@ -210,7 +212,7 @@ async function fetchMissing(
 /** What the user names is not fetched, whether or not it turns out to fit. */
 async function fetchSnp(
   { evidence, files }: ReadFiles,
-  { mode, product, skip }: ValidateOptions,
+  { mode, product, skip }: Pick<ValidateOptions, "mode" | "product" | "skip">,
   at: Date,
   source: CollateralSource,
 ): Promise<FetchedSnp> {
@@ -264,7 +266,7 @@ async function fetchIntel(
   quote: Uint8Array,
   tee: "tdx" | "sgx",
   { collateral }: ReadFiles,
-  { skip }: ValidateOptions,
+  { skip }: Pick<ValidateOptions, "skip">,
   at: Date,
   anchors: Anchors,
   source: CollateralSource,

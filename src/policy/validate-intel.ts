@@ -13,7 +13,7 @@ import type { Verified } from "../verify/verified.ts"
 import { appraiseByPolicy } from "./appraise-by-policy.ts"
 import { type AttestationPolicy, DEFAULT_SOURCE } from "./attestation-policy.ts"
 import { mismatch } from "./policy-findings.ts"
-import { ANY_SGX, appraiseSgx } from "./sgx.ts"
+import { ANY_SGX, appraiseSgx, type SgxExpectations } from "./sgx.ts"
 import { eventLogClaim } from "./validate-event-log.ts"
 import {
   alsoFailing,
@@ -36,6 +36,8 @@ export interface IntelJudgement {
   readonly policy: AttestationPolicy
   /** True: evidence of an enclave that may be debugged passes. */
   readonly allowDebug: boolean
+  /** What is expected of an enclave; absent: nothing in particular. */
+  readonly enclave?: Pick<SgxExpectations, "mrEnclaves" | "mrSigners">
   readonly skip: ReadonlySet<Check>
 }
 
@@ -139,14 +141,15 @@ function judgedBy(proven: Attestation, input: IntelJudgement): JudgedIntel {
   }
 }
 
-/** No policy format has a part for enclaves, so a policy that is given says nothing about one. */
+/** No policy format has a part for enclaves, so a policy that is given alone says nothing about one. */
 function enclave(
   proven: Verified<SgxAttestation>,
-  { policy, allowDebug }: IntelJudgement,
+  { policy, allowDebug, enclave: expected }: IntelJudgement,
 ): { tee: Claim; tcb: Claim } {
-  const { tee, tcb } = appraiseSgx(proven, { ...ANY_SGX, debug: allowDebug ? "allowed" : "refused" })
+  const debug = allowDebug ? "allowed" : "refused"
+  const { tee, tcb } = appraiseSgx(proven, { ...ANY_SGX, ...expected, debug })
   const silent =
-    policy.source === DEFAULT_SOURCE
+    policy.source === DEFAULT_SOURCE || expected !== undefined
       ? []
       : [
           mismatch("ERR_POLICY_PLATFORM", "SGX", "expectations of an enclave", "none", {

@@ -199,7 +199,8 @@ function resultOf(
   }
 }
 
-function skipped(claim: Claim): Claim {
+/** A claim that the user leaves out, with what would have come of it. */
+export function skipped(claim: Claim): Claim {
   const would = claim.status === "failed" ? "it would have failed" : "nothing speaks against it"
   return { ...claim, status: "skipped", summary: `left out by --skip ${claim.check}; ${would}` }
 }
