@@ -1,7 +1,7 @@
 import { hostname } from "node:os"
 import { join } from "node:path"
 import type { Devices } from "../native/ports.ts"
-import { createAgentApp } from "./app.ts"
+import { createAgentApp, ownersOf } from "./app.ts"
 import { type Applications, createApplications } from "./applications.ts"
 import { AttestationKey } from "./attestation-key.ts"
 import { detectCloud } from "./cloud.ts"
@@ -9,7 +9,9 @@ import type { AgentConfig } from "./config.ts"
 import { FairQueue } from "./fair-queue.ts"
 import { certificateNames, isKeyExposed, loadOrMakeIdentity } from "./identity.ts"
 import { errorFields, type Log } from "./log.ts"
+import { RequestNonces } from "./request-nonces.ts"
 import { runCommand } from "./run-command.ts"
+import { SealingKey } from "./sealing.ts"
 import { type AgentServer, serveAgent } from "./serve.ts"
 import { serviceOf } from "./services.ts"
 import { createSnapshots } from "./snapshot.ts"
@@ -47,18 +49,29 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
   await recover(apps, log)
   const describe = () => describeMachine(devices, key, detectCloud(DMI))
   const snapshots = createSnapshots({ config, describe, version, host, now, log })
-  const queue = new FairQueue(config.limits)
+  const shared = {
+    queue: new FairQueue(config.limits),
+    nonces: new RequestNonces(now),
+    owners: ownersOf(config),
+    sealing: new SealingKey(),
+  }
   const server = await serveAgent({
     config,
     identity,
     log,
     createApp: (current) =>
-      createAgentApp({ devices, identity: current, config, version, now, snapshots, apps, log, queue }),
+      createAgentApp({ devices, identity: current, config, version, now, snapshots, apps, log, ...shared }),
   })
-  log.info("listening", { host: server.host, port: server.port, version })
+  log.info("listening", {
+    host: server.host,
+    port: server.port,
+    ...(server.clientPort === null ? {} : { client_port: server.clientPort }),
+    version,
+  })
   return {
     host: server.host,
     port: server.port,
+    clientPort: server.clientPort,
     reload: () => server.reload(),
     stop: async () => {
       await snapshots.cancel()
@@ -79,7 +92,13 @@ async function prepareKeys(key: AttestationKey | null, log: Log): Promise<void> 
 
 function applicationsOf(config: AgentConfig, log: Log): Applications | null {
   if (config.application === null) return null
-  const standalone = new StandaloneProcess({ markFile: join(config.temporary, "standalone.json"), log })
+  const standalone = new StandaloneProcess({
+    markFile: join(config.temporary, "standalone.json"),
+    logFile: join(config.temporary, "standalone.log"),
+    log,
+  })
+  const { serviceType, serviceName, restart } = config.application
+  if (serviceType === "standalone") standalone.watch(serviceName, restart === "always")
   const service = serviceOf(config.application, runCommand, standalone)
   return createApplications({ storage: config.application.storage, service, log })
 }

@@ -64,6 +64,9 @@ function make(toml = "", devices: Devices = fakeDevices(), withApps = true): Mad
   const apps: Applications = {
     init: async (content) => void written.push(Buffer.from(content).toString()),
     restart: async () => void written.push("restart"),
+    stop: async () => void written.push("stop"),
+    status: async () => ({ service: "app", state: "up", configured: true, busy: false }),
+    logs: async (lines) => [`${lines} lines`],
     recover: async () => undefined,
   }
   const dependencies: AgentDependencies = {
@@ -346,6 +349,7 @@ test("/v1/info tells what the agent has", async () => {
     ima: true,
     application: true,
     token_required: true,
+    credentials: ["token"],
   })
 })
 

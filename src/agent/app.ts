@@ -4,16 +4,21 @@ import { AgentError } from "../errors.ts"
 import type { Devices } from "../native/ports.ts"
 import type { Applications } from "./applications.ts"
 import { AttestationKey } from "./attestation-key.ts"
+import { WriteGuard } from "./auth.ts"
 import type { AgentConfig } from "./config.ts"
 import { errorResponse } from "./error-response.ts"
 import { clientOf, FairQueue } from "./fair-queue.ts"
 import type { TlsIdentity } from "./identity.ts"
 import type { Log } from "./log.ts"
+import { Owners } from "./owners.ts"
+import { RequestNonces } from "./request-nonces.ts"
 import { applicationRoutes } from "./routes/applications.ts"
 import { evidenceRoutes } from "./routes/evidence.ts"
 import { imaRoutes } from "./routes/ima.ts"
+import { ownerRoutes } from "./routes/owner.ts"
 import { quoteRoutes } from "./routes/quotes.ts"
 import { snapshotRoutes } from "./routes/snapshot.ts"
+import { SealingKey } from "./sealing.ts"
 import type { Snapshots } from "./snapshot.ts"
 
 /** Everything the routes work with. */
@@ -30,6 +35,10 @@ export interface AgentDependencies {
   readonly log: Log
   /** Shared by the apps of one process, so that its limits hold over a change of certificate. */
   readonly queue?: FairQueue
+  /** Shared likewise: nonces of signed requests are good once, whatever server instance they come to. */
+  readonly nonces?: RequestNonces
+  readonly owners?: Owners
+  readonly sealing?: SealingKey
 }
 
 /** What the server tells about a request. Absent in tests that call the app without a socket. */
@@ -38,6 +47,8 @@ export interface RequestEnvironment {
   readonly address?: string
   /** Allows this request that many seconds. */
   readonly allowSeconds?: (seconds: number) => void
+  /** The server has checked a certificate of the client against [auth] client_ca. */
+  readonly clientCertificate?: boolean
 }
 
 export interface AgentEnv {
@@ -48,6 +59,10 @@ export type AgentApp = Hono<AgentEnv>
 /** What one group of routes needs beside the dependencies. */
 export interface RouteContext extends AgentDependencies {
   readonly key: AttestationKey | null
+  readonly nonces: RequestNonces
+  readonly sealing: SealingKey
+  /** Decides who may write. */
+  readonly guard: WriteGuard
   /** Runs work on a device or a long list in its turn, with a time limit. */
   readonly inTurn: <T>(
     environment: RequestEnvironment | undefined,
@@ -61,10 +76,19 @@ const DEVICE_SECONDS = 60
 
 /** The agent's HTTP interface. Reading is open: evidence is public by design. Writing needs credentials. */
 export function createAgentApp(dependencies: AgentDependencies): AgentApp {
-  const { config, log, devices } = dependencies
+  const { config, log, devices, identity, now } = dependencies
   const queue = dependencies.queue ?? new FairQueue(config.limits)
+  const {
+    nonces = new RequestNonces(now),
+    owners = ownersOf(config),
+    sealing = new SealingKey(),
+  } = dependencies
+  const guard = new WriteGuard({ auth: config.auth, owners, nonces, spki: identity.spki, log })
   const context: RouteContext = {
     ...dependencies,
+    nonces,
+    sealing,
+    guard,
     key: devices.tpm === null ? null : new AttestationKey(devices.tpm, devices.akHandle ?? null),
     inTurn: (environment, signal, task) => {
       environment?.allowSeconds?.(2 * DEVICE_SECONDS)
@@ -93,13 +117,19 @@ export function createAgentApp(dependencies: AgentDependencies): AgentApp {
     })
   })
   app.use(bodyLimit({ maxSize: config.limits.bodyBytes }))
-  app.get("/v1/info", (c) => c.json(infoOf(dependencies)))
+  app.get("/v1/info", (c) => c.json({ ...infoOf(dependencies), credentials: guard.kinds }))
   imaRoutes(app, context)
   quoteRoutes(app, context)
   evidenceRoutes(app, context)
   snapshotRoutes(app, context)
+  ownerRoutes(app, context)
   applicationRoutes(app, context)
   return app
+}
+
+/** The owners that the configuration says, with the one that claimed this VM. */
+export function ownersOf({ auth }: AgentConfig): Owners {
+  return new Owners({ configured: auth.ownerKeys, file: auth.ownerFile, firstOwner: auth.firstOwner })
 }
 
 /** What this agent is and can do. */

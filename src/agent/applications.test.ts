@@ -47,7 +47,11 @@ function make(works: (configuration: string) => boolean, at = storage): Made {
       restarts.push(content)
       state = works(content) ? "up" : "down"
     },
+    stop: async () => {
+      state = "down"
+    },
     state: async () => state,
+    logs: async () => [],
   }
   const apps = createApplications({
     storage: at,

@@ -3,7 +3,7 @@ import { dirname, join } from "node:path"
 import { AgentError, CodedError } from "../errors.ts"
 import { flushDirectory, makePrivateDirectory, writeFileAtomically } from "./atomic-file.ts"
 import { errorFields, type Log } from "./log.ts"
-import { type Service, type SettleOptions, settle } from "./services.ts"
+import { type Service, type ServiceState, type SettleOptions, settle } from "./services.ts"
 
 /** The configured application. One change at a time. */
 export interface Applications {
@@ -15,8 +15,23 @@ export interface Applications {
   init(content: Uint8Array): Promise<void>
   /** Restarts the application. @throws AgentError ERR_APPLICATION_BUSY, ERR_SERVICE. */
   restart(): Promise<void>
+  /** Stops the application. @throws AgentError ERR_APPLICATION_BUSY, ERR_SERVICE. */
+  stop(): Promise<void>
+  /** What it does now, and whether it has a configuration. @throws AgentError ERR_SERVICE. */
+  status(): Promise<ApplicationStatus>
+  /** The last lines of its log, oldest first. @throws AgentError ERR_SERVICE. */
+  logs(lines: number): Promise<readonly string[]>
   /** Completes what a crash of the agent left: a configuration that was never seen to work is taken back. */
   recover(): Promise<void>
+}
+
+export interface ApplicationStatus {
+  readonly service: string
+  readonly state: ServiceState
+  /** Whether `app init` has given it a configuration. */
+  readonly configured: boolean
+  /** A change is under way. */
+  readonly busy: boolean
 }
 
 export interface ApplicationOptions {
@@ -69,6 +84,24 @@ class ConfiguredApplication implements Applications {
     return this.#alone(() => this.#restartService())
   }
 
+  stop(): Promise<void> {
+    return this.#alone(async () => {
+      const { service, log } = this.#options
+      await service.stop()
+      log.info("application stopped", { service: service.name })
+    })
+  }
+
+  async status(): Promise<ApplicationStatus> {
+    const { service } = this.#options
+    const state = await service.state()
+    return { service: service.name, state, configured: existsSync(this.#file), busy: this.#busy }
+  }
+
+  logs(lines: number): Promise<readonly string[]> {
+    return this.#options.service.logs(lines)
+  }
+
   recover(): Promise<void> {
     return this.#alone(async () => {
       if (!existsSync(this.#previous)) return
@@ -93,17 +126,18 @@ class ConfiguredApplication implements Applications {
     if (replaced) linkSync(this.#file, this.#previous)
   }
 
-  /** Puts the former configuration back. The failure that led here is the one that is reported, so a second one is logged. */
+  /** Puts the former configuration back; without one, the application is stopped. The failure that led here is the one that is reported, so a second one is logged. */
   async #takeBack(replaced: boolean): Promise<void> {
     const { storage, log } = this.#options
     if (replaced) renameSync(this.#previous, this.#file)
     else rmSync(this.#file, { force: true })
     flushDirectory(storage)
-    if (!replaced) return
     try {
-      await this.#restartService()
+      if (replaced) await this.#restartService()
+      else await this.#options.service.stop()
     } catch (error) {
-      log.error("the application does not come up with its former configuration either", errorFields(error))
+      const what = replaced ? "come up with its former configuration either" : "stop"
+      log.error(`the application does not ${what}`, errorFields(error))
     }
   }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { createHash } from "node:crypto"
+import { createHash, generateKeyPairSync } from "node:crypto"
 import { CodedError } from "../errors.ts"
 import { DEFAULT_EXCLUDE, defaultAgentConfig, parseAgentConfig } from "./config.ts"
 
@@ -40,7 +40,7 @@ test("the predecessor's file is understood", () => {
       serviceName: "cosmian_kms",
       storage: "/var/lib/cosmian_vm/data/app",
     },
-    auth: { tokens: [], openWrites: false },
+    auth: { tokens: [], ownerKeys: [], firstOwner: false, clients: null, openWrites: false },
     warnings: [],
   })
 })
@@ -65,6 +65,30 @@ test("tokens are kept as hashes, with or without prefix", () => {
   const hash = createHash("sha256").update("secret").digest("hex")
   const { auth } = parseAgentConfig(`[auth]\ntokens = ["${hash}", "sha256:${hash}"]\n`, "agent.toml")
   expect(auth.tokens.map((token) => Buffer.from(token).toString("hex"))).toEqual([hash, hash])
+})
+
+test("an owner's key is the text of its PEM file; anything else is refused with line and reason", () => {
+  const { publicKey, privateKey } = generateKeyPairSync("ed25519")
+  const text = publicKey.export({ type: "spki", format: "der" }).toString("base64")
+  const { auth } = parseAgentConfig(`[auth]\nowner_keys = ["${text}"]\n`, "agent.toml")
+  expect(auth.ownerKeys.map((key) => key.equals(publicKey))).toEqual([true])
+  const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 }).publicKey
+  for (const wrong of [
+    "no key",
+    Buffer.from("no key").toString("base64"),
+    rsa.export({ type: "spki", format: "der" }).toString("base64"),
+    privateKey.export({ type: "pkcs8", format: "der" }).toString("base64"),
+  ])
+    expect(faultOf(`[auth]\nowner_keys = ["${wrong}"]\n`)).toMatchObject({
+      code: "ERR_CONFIG",
+      at: "agent.toml:2: auth.owner_keys",
+    })
+})
+
+test("a port for clients with certificates needs their authority", () => {
+  expect(faultOf("[auth]\nclient_port = 5557\n").code).toBe("ERR_CONFIG")
+  const { auth } = parseAgentConfig('[auth]\nclient_ca = "data/clients.pem"\n', "agent.toml")
+  expect(auth.clients).toEqual({ ca: "/var/lib/cosmian_vm/data/clients.pem", port: 5556 })
 })
 
 test("a token in clear is refused and not repeated", () => {

@@ -1,9 +1,14 @@
+import type { KeyObject } from "node:crypto"
 import { isIP } from "node:net"
 import { isAbsolute, join, normalize } from "node:path"
 import { parse, TomlError } from "smol-toml"
-import { UsageError } from "../errors.ts"
-import { fromHex } from "../formats/hex.ts"
+import { CodedError, UsageError } from "../errors.ts"
+import { fromBase64, fromHex } from "../formats/hex.ts"
 import { lineOfKey } from "../formats/toml-place.ts"
+import { publicKeyOfDer } from "../verify/ed25519-key.ts"
+
+/** Every signed request is tried with each of them. */
+const MAX_OWNERS = 16
 
 /** Where relative paths of the configuration start, and where the agent keeps its own files. */
 export const STATE_DIRECTORY = "/var/lib/cosmian_vm"
@@ -29,6 +34,8 @@ export interface ApplicationConfig {
   readonly serviceName: string
   /** Absolute directory of `app.conf`. */
   readonly storage: string
+  /** Whether the agent starts a `standalone` application again that has ended by itself. */
+  readonly restart: "always" | "never"
 }
 
 /** `agent.toml`, with all paths absolute and all defaults filled in. */
@@ -46,6 +53,14 @@ export interface AgentConfig {
   readonly auth: {
     /** SHA-256 of the accepted tokens, 32 bytes each. Empty: no credentials configured. */
     readonly tokens: readonly Uint8Array[]
+    /** Ed25519 public keys whose signature makes a request an owner's. */
+    readonly ownerKeys: readonly KeyObject[]
+    /** The first to ask may become owner while there is none. */
+    readonly firstOwner: boolean
+    /** File of the key that claimed the VM. */
+    readonly ownerFile: string
+    /** A port of its own on which clients have to present a certificate of this authority (PEM file). Null: none. */
+    readonly clients: { readonly ca: string; readonly port: number } | null
     /** The behaviour of Cosmian VM 1.3: everybody may write. */
     readonly openWrites: boolean
   }
@@ -112,7 +127,7 @@ export function parseAgentConfig(text: string, file: string, base: string = STAT
     privateKey: pathOf(agent, "ssl_private_key", base) ?? join(base, "data/key.pem"),
     tpm: tpmOf(agent),
     application: applicationOf(root, base),
-    auth: { tokens: tokensOf(auth), openWrites: auth.boolean("open_writes", false) },
+    auth: authOf(auth, base),
     snapshot: snapshotOf(snapshot),
     limits: limitsOf(limits),
     temporary: join(base, "tmp"),
@@ -185,8 +200,41 @@ function applicationOf(root: Table, base: string): ApplicationConfig | null {
     )
   app.required("app_storage")
   const storage = pathOf(app, "app_storage", base) ?? base
+  const restart = app.string("restart") ?? "always"
+  if (restart !== "always" && restart !== "never")
+    throw app.fault("restart", "always or never", JSON.stringify(restart))
   app.unknownKeys("warn")
-  return { serviceType, serviceName, storage }
+  return { serviceType, serviceName, storage, restart }
+}
+
+function authOf(auth: Table, base: string): AgentConfig["auth"] {
+  const ca = pathOf(auth, "client_ca", base)
+  if (ca === null && auth.has("client_port"))
+    throw auth.fault("client_port", "client_ca beside it", "a port without an authority")
+  return {
+    tokens: tokensOf(auth),
+    ownerKeys: ownerKeysOf(auth),
+    firstOwner: auth.boolean("first_owner", false),
+    ownerFile: join(base, "data/owner.pem"),
+    clients: ca === null ? null : { ca, port: auth.integer("client_port", 5556, 0, 65_535) },
+    openWrites: auth.boolean("open_writes", false),
+  }
+}
+
+function ownerKeysOf(auth: Table): KeyObject[] {
+  const texts = auth.strings("owner_keys", [])
+  const expected = `at most ${MAX_OWNERS} Ed25519 public keys, each the base64 text of its PEM file (cosmian_vm owner key prints it)`
+  if (texts.length > MAX_OWNERS) throw auth.fault("owner_keys", expected, `${texts.length}`)
+  return texts.map((text) => {
+    const der = fromBase64(text)
+    if (der === null) throw auth.fault("owner_keys", expected, JSON.stringify(text.slice(0, 80)))
+    try {
+      return publicKeyOfDer(der)
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error
+      throw auth.fault("owner_keys", expected, error.found ?? "something else")
+    }
+  })
 }
 
 function tokensOf(auth: Table): Uint8Array[] {

@@ -1,5 +1,5 @@
 import type { Context } from "hono"
-import { AgentError } from "../errors.ts"
+import { AgentError, ParseError } from "../errors.ts"
 import { fromBase64 } from "../formats/hex.ts"
 
 /**
@@ -25,6 +25,20 @@ export function countOf(c: Context, name: string): number {
   if (text === undefined) return 0
   if (/^[0-9]{1,9}$/.test(text)) return Number(text)
   throw refused("query", `${name}: a number`, JSON.stringify(text.slice(0, 20)))
+}
+
+/** Parses what a client sent: what is wrong with it is the client's fault. @throws AgentError ERR_REQUEST. */
+export function parsed<T>(parse: () => T): T {
+  try {
+    return parse()
+  } catch (error) {
+    if (!(error instanceof ParseError)) throw error
+    throw refused(
+      error.at ?? "body",
+      error.expected ?? "something else",
+      error.found ?? "what is not understood",
+    )
+  }
 }
 
 /** A coded refusal of what a client sent. */

@@ -17,13 +17,13 @@ export const CHILD_ENVIRONMENT: Readonly<Record<string, string>> = {
   LC_ALL: "C",
 }
 
-/** How much of a child's output is kept, in bytes. */
-const OUTPUT = 16 * 1024
+/** How much of a child's output is kept, in bytes: the end of it. */
+const OUTPUT = 256 * 1024
 
 export interface CommandResult {
   /** Exit code; null where it was ended by a signal, as after the time limit. */
   readonly exitCode: number | null
-  /** What it wrote, standard output and error together, cut. */
+  /** What it wrote, standard output and then error, of each the end. */
   readonly output: string
 }
 
@@ -55,7 +55,7 @@ export const runCommand: RunCommand = async (program, args, seconds) => {
     timeout: seconds * 1000,
     killSignal: "SIGKILL",
   })
-  const [stdout, stderr] = await Promise.all([head(child.stdout), head(child.stderr)])
+  const [stdout, stderr] = await Promise.all([tail(child.stdout), tail(child.stderr)])
   await child.exited
   return { exitCode: child.exitCode, output: [stdout.trim(), stderr.trim()].filter(Boolean).join(" / ") }
 }
@@ -70,13 +70,14 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** The beginning of a stream. The rest is read too, so that the child does not block. */
-async function head(stream: ReadableStream<Uint8Array>): Promise<string> {
+/** The end of a stream: what went wrong, and the newest lines of a log, stand there. */
+async function tail(stream: ReadableStream<Uint8Array>): Promise<string> {
   const parts: Uint8Array[] = []
   let length = 0
   for await (const part of stream) {
-    if (length < OUTPUT) parts.push(part.subarray(0, OUTPUT - length))
+    parts.push(part)
     length += part.length
+    while (parts[0] !== undefined && length - parts[0].length >= OUTPUT) length -= parts.shift()?.length ?? 0
   }
-  return Buffer.concat(parts).toString("utf8")
+  return Buffer.concat(parts).subarray(-OUTPUT).toString("utf8")
 }

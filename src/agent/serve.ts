@@ -1,4 +1,5 @@
-import { statSync } from "node:fs"
+import { X509Certificate } from "node:crypto"
+import { readFileSync, statSync } from "node:fs"
 import { createServer } from "node:net"
 import { AgentError } from "../errors.ts"
 import type { AgentApp } from "./app.ts"
@@ -10,6 +11,8 @@ import { errorFields, type Log } from "./log.ts"
 export interface AgentServer {
   readonly host: string
   readonly port: number
+  /** Where clients present certificates; null where none are asked for. */
+  readonly clientPort: number | null
   /**
    * Takes certificate and key from their files again; where they do not fit, the present ones stay. True: changed, and
    * every new connection gets the new certificate.
@@ -42,17 +45,24 @@ const HANDOVER_MS = 250
  */
 export async function serveAgent(options: ServeOptions): Promise<AgentServer> {
   const { config } = options
-  if (config.port !== 0) await requireFreePort(config.host, config.port)
+  for (const port of [config.port, config.auth.clients?.port ?? 0])
+    if (port !== 0) await requireFreePort(config.host, port)
   const agent = new ReloadingServer(options)
   agent.watchFiles()
   return agent
 }
 
-type Instance = ReturnType<typeof startInstance>
+/** The servers of one certificate: for everybody, and for clients with a certificate where there are such. */
+interface Instance {
+  readonly servers: readonly ReturnType<typeof listen>[]
+  readonly port: number
+  readonly clientPort: number | null
+}
 
 class ReloadingServer implements AgentServer {
   readonly host: string
   readonly port: number
+  readonly clientPort: number | null
   readonly #options: ServeOptions
   #identity: TlsIdentity
   #current: Instance
@@ -64,8 +74,10 @@ class ReloadingServer implements AgentServer {
     this.#options = options
     this.#identity = options.identity
     this.host = options.config.host
-    this.#current = startInstance(options, options.identity, options.config.port)
-    this.port = this.#current.port ?? options.config.port
+    const { port, auth } = options.config
+    this.#current = startInstance(options, options.identity, { port, clientPort: auth.clients?.port ?? null })
+    this.port = this.#current.port
+    this.clientPort = this.#current.clientPort
   }
 
   async reload(): Promise<boolean> {
@@ -106,7 +118,7 @@ class ReloadingServer implements AgentServer {
         log.info("TLS certificate unchanged", { file: config.certificate })
         return false
       }
-      this.#current = startInstance(this.#options, identity, this.port)
+      this.#current = startInstance(this.#options, identity, this)
       this.#identity = identity
       log.info("TLS certificate changed", {
         file: config.certificate,
@@ -143,9 +155,45 @@ class ReloadingServer implements AgentServer {
   }
 }
 
-function startInstance({ config, createApp }: ServeOptions, identity: TlsIdentity, port: number) {
-  const app = createApp(identity)
-  const tls = { cert: identity.certificatePem, key: identity.privateKeyPem, minVersion: TLS_1_2 }
+function startInstance(
+  options: ServeOptions,
+  identity: TlsIdentity,
+  ports: { readonly port: number; readonly clientPort: number | null },
+): Instance {
+  const app = options.createApp(identity)
+  const open = listen(options, identity, app, ports.port, null)
+  const { clients } = options.config.auth
+  if (clients === null || ports.clientPort === null)
+    return { servers: [open], port: open.port ?? ports.port, clientPort: null }
+  try {
+    const closed = listen(options, identity, app, ports.clientPort, readAuthority(clients.ca))
+    return {
+      servers: [open, closed],
+      port: open.port ?? ports.port,
+      clientPort: closed.port ?? ports.clientPort,
+    }
+  } catch (error) {
+    void open.stop(true)
+    throw error
+  }
+}
+
+/** @param authority PEM of the authority whose certificate a client has to present; null: none is asked for. */
+function listen(
+  { config }: ServeOptions,
+  identity: TlsIdentity,
+  app: AgentApp,
+  port: number,
+  authority: string | null,
+) {
+  // The server itself ends a connection whose certificate the authority did not sign: what arrives here has one.
+  const clientCertificate = authority !== null
+  const tls = {
+    cert: identity.certificatePem,
+    key: identity.privateKeyPem,
+    minVersion: TLS_1_2,
+    ...(authority === null ? {} : { ca: authority, requestCert: true, rejectUnauthorized: true }),
+  }
   try {
     return Bun.serve({
       hostname: config.host,
@@ -160,6 +208,7 @@ function startInstance({ config, createApp }: ServeOptions, identity: TlsIdentit
         app.fetch(request, {
           address: server.requestIP(request)?.address ?? "",
           allowSeconds: (seconds) => server.timeout(request, Math.min(seconds, 255)),
+          clientCertificate,
         }),
       // Only reached where the app's own error handler fails.
       error: () => Response.json({ code: "ERR_INTERNAL", message: "internal error" }, { status: 500 }),
@@ -169,15 +218,30 @@ function startInstance({ config, createApp }: ServeOptions, identity: TlsIdentit
   }
 }
 
+/** @throws AgentError ERR_IDENTITY where the file holds no certificate: then nobody would be let in, or everybody. */
+function readAuthority(path: string): string {
+  try {
+    const pem = readFileSync(path, "utf8")
+    if (new X509Certificate(pem).ca) return pem
+  } catch (cause) {
+    throw new AgentError("ERR_IDENTITY", { at: path, expected: "a certificate authority in PEM", cause })
+  }
+  throw new AgentError("ERR_IDENTITY", {
+    at: path,
+    expected: "a certificate authority in PEM",
+    found: "a certificate that may not sign others",
+  })
+}
+
 /** Lets requests in flight finish, for so long. */
 async function drain(instance: Instance, seconds: number): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined
   const deadline = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, seconds * 1000)
   })
-  await Promise.race([instance.stop(false), deadline])
+  await Promise.race([Promise.all(instance.servers.map((server) => server.stop(false))), deadline])
   clearTimeout(timer)
-  await instance.stop(true)
+  await Promise.all(instance.servers.map((server) => server.stop(true)))
 }
 
 /**

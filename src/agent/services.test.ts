@@ -21,7 +21,13 @@ beforeEach(() => {
 afterEach(() => rmSync(directory, { recursive: true, force: true }))
 
 function processIn(place: string): StandaloneProcess {
-  return new StandaloneProcess({ markFile: join(place, "mark"), log: LOG, path: [place], stopMs: 300 })
+  return new StandaloneProcess({
+    markFile: join(place, "mark"),
+    logFile: join(place, "log"),
+    log: LOG,
+    path: [place],
+    stopMs: 300,
+  })
 }
 
 /** A service whose manager answers as told; the orders it got. */
@@ -31,7 +37,7 @@ function managed(
 ): { service: Service; orders: string[] } {
   const orders: string[] = []
   const service = serviceOf(
-    { serviceType, serviceName: "app", storage: "/nonexistent" },
+    { serviceType, serviceName: "app", storage: "/nonexistent", restart: "never" },
     async (program, args) => {
       const order = [program, ...args].join(" ")
       orders.push(order)
@@ -92,6 +98,8 @@ describe("settling", () => {
   const service = (states: Iterator<"up" | "starting" | "down">): Service => ({
     name: "app",
     restart: async () => undefined,
+    stop: async () => undefined,
+    logs: async () => [],
     state: async () => {
       const { value } = states.next()
       return value ?? "up"
@@ -184,6 +192,35 @@ describe("standalone", () => {
       await app.stop()
     })
 
+  test("what it writes is kept, and its last lines are told", async () => {
+    const app = program("app", "seq 1 100; echo trouble >&2; exec sleep 300")
+    await app.restart("app")
+    while (!app.logs(1).includes("trouble")) await Bun.sleep(5)
+    expect(app.logs(3)).toEqual(["99", "100", "trouble"])
+    await app.stop()
+    expect(app.logs(1)).toEqual(["trouble"])
+  })
+
+  test("one that ends by itself is started again; one that was stopped is not", async () => {
+    const app = program("app", `echo x >> ${directory}/starts; exec sleep 300`)
+    const starts = () =>
+      existsSync(join(directory, "starts")) ? readFileSync(join(directory, "starts"), "utf8").length / 2 : 0
+    const end = app.watch("app", true)
+    try {
+      await app.restart("app")
+      while (starts() < 1) await Bun.sleep(5)
+      process.kill(-mark().pid, "SIGKILL")
+      while (starts() < 2) await Bun.sleep(20)
+      expect(app.isRunning()).toBe(true)
+      await app.stop()
+      await Bun.sleep(2500)
+      expect(starts()).toBe(2)
+    } finally {
+      end()
+      await app.stop()
+    }
+  })
+
   test("a program that is not there is an error", async () => {
     const app = processIn(directory)
     await expect(app.restart("missing")).rejects.toMatchObject({ code: "ERR_SERVICE" })
@@ -216,8 +253,10 @@ describe("programs", () => {
     expect(await runCommand("sleep", ["30"], 0.1)).toMatchObject({ exitCode: null })
   })
 
-  test("may say much: the beginning is kept", async () => {
-    const { exitCode, output } = await runCommand("head", ["-c", "3000000", "/dev/zero"], 10)
-    expect([exitCode, output.length]).toEqual([0, 16 * 1024])
+  test("may say much: the end is kept", async () => {
+    const { exitCode, output } = await runCommand("seq", ["1", "500000"], 10)
+    expect(exitCode).toBe(0)
+    expect(output.length).toBeLessThanOrEqual(256 * 1024)
+    expect(output).toEndWith("499999\n500000")
   })
 })

@@ -1,5 +1,6 @@
 import { AgentError } from "../errors.ts"
 import type { ApplicationConfig } from "./config.ts"
+import { lastLines } from "./log-lines.ts"
 import type { RunCommand } from "./run-command.ts"
 import type { StandaloneProcess } from "./standalone.ts"
 
@@ -11,12 +12,18 @@ export interface Service {
   readonly name: string
   /** Stops it where it runs, and starts it. @throws AgentError ERR_SERVICE. */
   restart(): Promise<void>
+  /** Stops it; one that does not run stays so. @throws AgentError ERR_SERVICE. */
+  stop(): Promise<void>
   state(): Promise<ServiceState>
+  /** The last lines that it wrote, oldest first. @throws AgentError ERR_SERVICE where they are not kept. */
+  logs(lines: number): Promise<readonly string[]>
 }
 
 /** Seconds a manager may take for one order. */
 const ORDER_SECONDS = 90
 const QUERY_SECONDS = 10
+/** How much of a log is asked for where it is counted in bytes. */
+const TAIL_BYTES = 16_000
 
 /** The service that `[app]` describes. */
 export function serviceOf(
@@ -33,7 +40,9 @@ export function serviceOf(
       return {
         name: config.serviceName,
         restart: () => standalone.restart(config.serviceName),
+        stop: () => standalone.stop(),
         state: async () => (standalone.isRunning() ? "up" : "down"),
+        logs: async (lines) => standalone.logs(lines),
       }
   }
 }
@@ -41,7 +50,13 @@ export function serviceOf(
 function systemdService(name: string, run: RunCommand): Service {
   return {
     name,
-    restart: () => order(run, "systemctl", ["restart", name]),
+    restart: async () => void (await order(run, "systemctl", ["restart", name])),
+    stop: async () => void (await order(run, "systemctl", ["stop", name])),
+    logs: async (lines) => {
+      // The agent's sandbox lets it read the journal; entries of earlier boots say nothing about this one.
+      const journal = ["--no-pager", "--quiet", "--boot", "--output=short-iso", `--lines=${lines}`]
+      return lastLines(await order(run, "journalctl", [...journal, `--unit=${name}`]), lines)
+    },
     state: async () => {
       const { output } = await run("systemctl", ["is-active", name], QUERY_SECONDS)
       if (output === "active") return "up"
@@ -58,6 +73,11 @@ function supervisorService(name: string, run: RunCommand): Service {
       await run("supervisorctl", ["stop", name], ORDER_SECONDS)
       await order(run, "supervisorctl", ["start", name])
     },
+    stop: async () => {
+      await run("supervisorctl", ["stop", name], ORDER_SECONDS)
+    },
+    logs: async (lines) =>
+      lastLines(await order(run, "supervisorctl", ["tail", `-${TAIL_BYTES}`, name]), lines),
     state: async () => {
       const { output } = await run("supervisorctl", ["status", name], QUERY_SECONDS)
       if (/\sRUNNING\s/.test(`${output} `)) return "up"
@@ -66,13 +86,14 @@ function supervisorService(name: string, run: RunCommand): Service {
   }
 }
 
-async function order(run: RunCommand, program: string, args: readonly string[]): Promise<void> {
+/** Runs a program that has to succeed, and gives what it wrote. */
+async function order(run: RunCommand, program: string, args: readonly string[]): Promise<string> {
   const { exitCode, output } = await run(program, args, ORDER_SECONDS)
-  if (exitCode === 0) return
+  if (exitCode === 0) return output
   throw new AgentError("ERR_SERVICE", {
     at: [program, ...args].join(" "),
     expected: "exit code 0",
-    found: exitCode === null ? `none after ${ORDER_SECONDS} s` : `${exitCode} (${output.slice(0, 500)})`,
+    found: exitCode === null ? `none after ${ORDER_SECONDS} s` : `${exitCode} (${output.slice(-500)})`,
   })
 }
 

@@ -1,10 +1,25 @@
 import { spawn } from "node:child_process"
-import { readFileSync, rmSync } from "node:fs"
+import {
+  closeSync,
+  constants,
+  copyFileSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  truncateSync,
+} from "node:fs"
 import { dirname } from "node:path"
 import { AgentError } from "../errors.ts"
 import { makePrivateDirectory, writeFileAtomically } from "./atomic-file.ts"
-import type { Log } from "./log.ts"
+import { errorFields, type Log } from "./log.ts"
+import { lastLines } from "./log-lines.ts"
 import { CHILD_ENVIRONMENT, findProgram, PROGRAM_PATH } from "./run-command.ts"
+
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants
 
 /** How a process is known again: a process number alone may belong to another one by now. */
 interface ProcessMark {
@@ -17,10 +32,20 @@ interface ProcessMark {
 /** Milliseconds an application has to end by itself. */
 const STOP_MS = 10_000
 const POLL_MS = 50
+/** How often it is looked whether the application still runs. */
+const WATCH_MS = 1000
+/** Shortest and longest pause before an application that has ended is started again. */
+const PAUSE_MS = [1000, 60_000] as const
+/** A log that is longer is put aside, and the one put aside before is dropped. */
+const MAX_LOG_BYTES = 4 * 1024 * 1024
+/** How much of the log's end is read for its last lines. */
+const TAIL_BYTES = 256 * 1024
 
 export interface StandaloneOptions {
   /** Where the process is remembered. */
   readonly markFile: string
+  /** What it writes to standard output and error. */
+  readonly logFile: string
   readonly log: Log
   /** Directories of the program; absent: the usual ones. */
   readonly path?: readonly string[]
@@ -35,6 +60,7 @@ export interface StandaloneOptions {
  */
 export class StandaloneProcess {
   readonly #options: StandaloneOptions
+  #busy = false
 
   constructor(options: StandaloneOptions) {
     this.#options = options
@@ -42,8 +68,56 @@ export class StandaloneProcess {
 
   /** Stops the application where it runs, and starts it. @throws AgentError ERR_SERVICE. */
   async restart(program: string): Promise<void> {
-    await this.stop()
-    await this.#start(program)
+    this.#busy = true
+    try {
+      await this.#stop()
+      await this.#start(program)
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  /**
+   * From now on keeps the log short and, where `again` says so, starts the program again when it ends by itself: after a second
+   * at first, then after twice as long each time, a minute at most. One that was stopped stays so, and one that was not started
+   * since the machine booted is not started. Does not keep the process alive.
+   * @returns ends it.
+   */
+  watch(program: string, again: boolean): () => void {
+    let pause: number = PAUSE_MS[0]
+    let dueAt = 0
+    const watch = setInterval(() => {
+      this.#shortenLog()
+      if (!again || this.#busy || readMark(this.#options.markFile)?.bootId !== bootId()) return
+      const now = performance.now()
+      if (this.isRunning()) {
+        if (now - dueAt > PAUSE_MS[1]) pause = PAUSE_MS[0]
+        return
+      }
+      if (now < dueAt) return
+      dueAt = now + pause
+      pause = Math.min(pause * 2, PAUSE_MS[1])
+      this.#options.log.warn("the application ended by itself and is started again", { program })
+      this.restart(program).catch((error: unknown) =>
+        this.#options.log.error("the application does not start", errorFields(error)),
+      )
+    }, WATCH_MS)
+    watch.unref()
+    return () => clearInterval(watch)
+  }
+
+  /** The last lines that the application wrote, oldest first. */
+  logs(lines: number): readonly string[] {
+    if (!existsSync(this.#options.logFile)) return []
+    const fd = openSync(this.#options.logFile, "r")
+    try {
+      const { size } = fstatSync(fd)
+      const bytes = Buffer.alloc(Math.min(size, TAIL_BYTES))
+      const read = readSync(fd, bytes, 0, bytes.length, size - bytes.length)
+      return lastLines(bytes.toString("utf8", 0, read), lines)
+    } finally {
+      closeSync(fd)
+    }
   }
 
   isRunning(): boolean {
@@ -52,6 +126,15 @@ export class StandaloneProcess {
 
   /** Ends the process group: politely, then not. Does nothing where the remembered process is gone. */
   async stop(): Promise<void> {
+    this.#busy = true
+    try {
+      await this.#stop()
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  async #stop(): Promise<void> {
     const mark = this.#ownProcess()
     if (mark !== null) {
       const { stopMs = STOP_MS } = this.#options
@@ -71,13 +154,31 @@ export class StandaloneProcess {
     rmSync(this.#options.markFile, { force: true })
   }
 
+  /** Others than the program still write to the file, so it is emptied and not replaced. */
+  #shortenLog(): void {
+    const { logFile } = this.#options
+    if ((statSync(logFile, { throwIfNoEntry: false })?.size ?? 0) <= MAX_LOG_BYTES) return
+    copyFileSync(logFile, `${logFile}.1`)
+    truncateSync(logFile)
+  }
+
   async #start(program: string): Promise<void> {
+    makePrivateDirectory(dirname(this.#options.logFile))
+    const output = openSync(this.#options.logFile, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o600)
+    try {
+      await this.#spawn(program, output)
+    } finally {
+      closeSync(output)
+    }
+  }
+
+  async #spawn(program: string, output: number): Promise<void> {
     const child = spawn(findProgram(program, this.#options.path ?? PROGRAM_PATH), [], {
       cwd: "/",
       env: { ...CHILD_ENVIRONMENT },
       // Its own session and group; it outlives a restart of the agent.
       detached: true,
-      stdio: ["ignore", "inherit", "inherit"],
+      stdio: ["ignore", output, output],
     })
     const started = Promise.withResolvers<void>()
     child.once("spawn", () => started.resolve())

@@ -1,10 +1,20 @@
+import type { KeyObject } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
 import { AgentError } from "../errors.ts"
 import { type Evidence, MAX_EVIDENCE_BYTES, parseEvidence } from "../formats/evidence.ts"
-import { bytesEqual, shortHex, toBase64 } from "../formats/hex.ts"
+import { bytesEqual, fromBase64, shortHex, toBase64 } from "../formats/hex.ts"
+import { encodeOwnerAuthorization } from "../formats/owner-request.ts"
+import {
+  encodeSealedContent,
+  SEALING_KEY_BYTES,
+  SEALING_KEY_HEADER,
+  sealingNonce,
+} from "../formats/sealed-content.ts"
 import { MAX_SNAPSHOT_BYTES } from "../policy/snapshot.ts"
+import { signOwnerRequest } from "../verify/owner-signature.ts"
 import { Connection, type ConnectionOptions, type HttpAnswer, type HttpRequest } from "./connection.ts"
 import { type Endpoint, endpointText } from "./endpoint.ts"
+import { seal } from "./sealing.ts"
 
 /** How far the agent's snapshot is. */
 export interface SnapshotProgress {
@@ -17,9 +27,30 @@ export interface SnapshotProgress {
 export interface ClientOptions extends ConnectionOptions {
   /** Bearer token for what the agent does not do for everybody. */
   readonly token: string | null
+  /** Ed25519 private key that such requests are signed with. Absent: they are not. */
+  readonly ownerKey?: KeyObject
+}
+
+/** Evidence, what it was made for, and the key that it vouches for. */
+export interface SealingEvidence {
+  readonly evidence: Evidence
+  /** 32 bytes: the nonce that report and quote were made for. It covers the verifier's own nonce and the key. */
+  readonly nonce: Uint8Array
+  /** 32 bytes, X25519. Proven only once the evidence is verified for that nonce. */
+  readonly sealingKey: Uint8Array
+}
+
+/** How the application does. */
+export interface ApplicationState {
+  readonly service: string
+  readonly state: string
+  readonly configured: boolean
+  readonly busy: boolean
 }
 
 const MAX_SMALL_BYTES = 64 * 1024
+/** A thousand lines of a log. */
+const MAX_WRITE_ANSWER_BYTES = 2 * 1024 * 1024
 /** First and longest pause between two questions whether a snapshot is done. */
 const POLL_MS = [200, 1000] as const
 /** A service may take this long to stop, start and settle. */
@@ -66,7 +97,30 @@ export class AgentClient {
    * @throws AgentError, ParseError (see `parseEvidence`).
    */
   async evidence(nonce: Uint8Array): Promise<Evidence> {
-    const path = `/v1/evidence?nonce=${encodeURIComponent(toBase64(nonce))}`
+    return parseEvidence((await this.#evidence(nonce, "")).body)
+  }
+
+  /**
+   * The same, for evidence that also vouches for a key that content can be sealed to.
+   * @param nonce 32 bytes.
+   * @throws AgentError, ParseError (see `parseEvidence`).
+   */
+  async sealingEvidence(nonce: Uint8Array): Promise<SealingEvidence> {
+    const { headers, body } = await this.#evidence(nonce, "&sealing=1")
+    const text = headers[SEALING_KEY_HEADER]
+    const sealingKey = typeof text === "string" ? fromBase64(text) : null
+    if (sealingKey?.length !== SEALING_KEY_BYTES)
+      throw new AgentError("ERR_AGENT_REFUSED", {
+        at: `GET ${endpointText(this.#endpoint)}/v1/evidence`,
+        expected: `a sealing key of ${SEALING_KEY_BYTES} bytes`,
+        found: sealingKey === null ? "none" : `${sealingKey.length} bytes`,
+        hint: "install this version of the agent in the VM",
+      })
+    return { evidence: parseEvidence(body), nonce: sealingNonce(nonce, sealingKey), sealingKey }
+  }
+
+  async #evidence(nonce: Uint8Array, more: string): Promise<HttpAnswer> {
+    const path = `/v1/evidence?nonce=${encodeURIComponent(toBase64(nonce))}${more}`
     const answer = await this.#first.request({ method: "GET", path, maxBytes: MAX_EVIDENCE_BYTES })
     if (answer.status === 404)
       throw new AgentError("ERR_AGENT_REFUSED", {
@@ -75,7 +129,8 @@ export class AgentClient {
         found: "status 404",
         hint: "the agent is older than version 2, or this is no Cosmian VM agent: install this version in the VM",
       })
-    return parseEvidence(this.#accepted("GET /v1/evidence", answer))
+    this.#accepted("GET /v1/evidence", answer)
+    return answer
   }
 
   /**
@@ -99,7 +154,11 @@ export class AgentClient {
    */
   async abandonSnapshot(): Promise<boolean> {
     if (!this.#snapshotStarted) return true
-    const options = { timeoutMs: FAREWELL_MS, token: this.#options.token }
+    const options = {
+      ...this.#options,
+      timeoutMs: FAREWELL_MS,
+      signal: AbortSignal.timeout(10 * FAREWELL_MS),
+    }
     try {
       const last = new AgentClient(this.#endpoint, await this.#reconnect(options), options)
       try {
@@ -124,26 +183,84 @@ export class AgentClient {
     this.#accepted("DELETE /v1/snapshot", answer)
   }
 
-  /** Hands the application's configuration over. Only over the first connection: it may hold secrets. */
-  async appInit(content: Uint8Array): Promise<void> {
-    const body = JSON.stringify({ content: toBase64(content) })
-    await this.#write("/app/init", body)
+  /**
+   * Hands the application's configuration over, sealed to a key that evidence has proven. Only over the first connection.
+   * @param sealingKey of {@link sealingEvidence}.
+   */
+  async appInit(content: Uint8Array, sealingKey: Uint8Array): Promise<void> {
+    const sealed = await seal(content, sealingKey, "app-init", this.#first.spki)
+    await this.#write("POST", "/v1/app/init", encodeSealedContent(sealed))
   }
 
   async appRestart(): Promise<void> {
-    await this.#write("/app/restart", "")
+    await this.#write("POST", "/v1/app/restart", "")
   }
 
-  async #write(path: string, body: string): Promise<void> {
+  async appStop(): Promise<void> {
+    await this.#write("POST", "/v1/app/stop", "")
+  }
+
+  async appStatus(): Promise<ApplicationState> {
+    const path = "/v1/app/status"
+    return applicationStateOf(jsonOf(await this.#write("GET", path)), path)
+  }
+
+  /** The last lines of the application's log, oldest first. Hostile text: neutralise before showing. */
+  async appLogs(lines: number): Promise<readonly string[]> {
+    const path = `/v1/app/logs?lines=${lines}`
+    const value = jsonOf(await this.#write("GET", path))
+    const found = isObject(value) ? value["lines"] : undefined
+    if (!Array.isArray(found)) throw unexpected(path, "lines")
+    return found.filter((line) => typeof line === "string")
+  }
+
+  /** Makes the holder of the owner key the VM's owner. @returns the key's identifier as the agent has it. */
+  async claim(publicKey: Uint8Array): Promise<string> {
+    const path = "/v1/owner"
+    const body = JSON.stringify({ public_key: toBase64(publicKey) })
+    const value = jsonOf(await this.#write("POST", path, body))
+    const key = isObject(value) ? value["key"] : undefined
+    if (typeof key !== "string") throw unexpected(path, "key")
+    return key
+  }
+
+  /** A request for which the agent wants credentials. Only over the first connection: what was proven is proven of that one. */
+  async #write(method: "GET" | "POST", path: string, body?: string): Promise<Uint8Array> {
     const answer = await this.#first.request({
-      method: "POST",
+      method,
       path,
-      headers: { "content-type": "application/json", ...this.#authorization() },
-      body,
-      maxBytes: MAX_SMALL_BYTES,
+      headers: {
+        ...(body === undefined ? {} : { "content-type": "application/json" }),
+        ...(await this.#credentials(this.#first, method, path, body ?? "")),
+      },
+      ...(body === undefined ? {} : { body }),
+      maxBytes: MAX_WRITE_ANSWER_BYTES,
       patienceMs: SERVICE_MS,
     })
-    this.#accepted(`POST ${path}`, answer)
+    return this.#accepted(`${method} ${path.replace(/\?.*$/s, "")}`, answer)
+  }
+
+  /** The owner's signature over this very request where there is a key, else the token where there is one. */
+  async #credentials(
+    connection: Connection,
+    method: string,
+    path: string,
+    body: string,
+  ): Promise<Record<string, string>> {
+    const { ownerKey, token } = this.#options
+    if (ownerKey === undefined) return token === null ? {} : { authorization: `Bearer ${token}` }
+    const nonce = await this.#requestNonce(connection)
+    const signed = { method, path, body: new TextEncoder().encode(body), nonce, spki: connection.spki }
+    return { authorization: encodeOwnerAuthorization(nonce, signOwnerRequest(signed, ownerKey)) }
+  }
+
+  async #requestNonce(connection: Connection): Promise<Uint8Array> {
+    const path = "/v1/auth/nonce"
+    const answer = await connection.request({ method: "GET", path, maxBytes: MAX_SMALL_BYTES })
+    const value = jsonOf(this.#accepted(`GET ${path}`, answer))
+    const nonce = isObject(value) && typeof value["nonce"] === "string" ? fromBase64(value["nonce"]) : null
+    if (nonce === null) throw unexpected(path, "nonce")
+    return nonce
   }
 
   /** A finished snapshot of an earlier day must not be given for a new one; a running one has to end first. */
@@ -179,17 +296,21 @@ export class AgentClient {
 
   /** A request that may be made on a new connection when the old one is gone: only to the same key. */
   async #again(wanted: HttpRequest): Promise<HttpAnswer> {
-    const request = { ...wanted, headers: { ...wanted.headers, ...this.#authorization() } }
     if (this.#connection.usable) {
       try {
-        return await this.#connection.request(request)
+        return await this.#withCredentials(this.#connection, wanted)
       } catch (error) {
         // Recovered: the server may close an idle connection at any time. The request changes nothing when made twice.
         if (!(error instanceof AgentError) || error.code !== "ERR_CONNECTION_LOST") throw error
       }
     }
     this.#connection = await this.#reconnect()
-    return this.#connection.request(request)
+    return this.#withCredentials(this.#connection, wanted)
+  }
+
+  async #withCredentials(connection: Connection, wanted: HttpRequest): Promise<HttpAnswer> {
+    const credentials = await this.#credentials(connection, wanted.method, wanted.path, "")
+    return connection.request({ ...wanted, headers: { ...wanted.headers, ...credentials } })
   }
 
   async #reconnect(options: ConnectionOptions = this.#options): Promise<Connection> {
@@ -202,10 +323,6 @@ export class AgentClient {
       found: `TLS key ${shortHex(connection.spki.subarray(-16))}`,
       hint: "the certificate was renewed, or somebody is in between: run the command again, and the new key has to be proven",
     })
-  }
-
-  #authorization(): Record<string, string> {
-    return this.#options.token === null ? {} : { authorization: `Bearer ${this.#options.token}` }
   }
 
   #accepted(what: string, answer: HttpAnswer): Uint8Array {
@@ -221,9 +338,9 @@ export class AgentClient {
 function hintFor(status: number): string {
   switch (status) {
     case 401:
-      return "give the agent's token with --token-file"
+      return "give the agent's token with --token-file, or sign with an owner's key: --owner-key"
     case 403:
-      return "writing is switched off on this agent: configure a token in [auth] of its agent.toml"
+      return "writing is switched off on this agent: configure credentials in [auth] of its agent.toml"
     case 429:
     case 503:
       return "the agent is busy: try again in a moment"
@@ -240,6 +357,17 @@ function messageOf(body: Uint8Array): string {
       ? `${typeof value["code"] === "string" ? `${value["code"]}: ` : ""}${value["message"]}`
       : new TextDecoder().decode(body.subarray(0, 500))
   return text === "" ? "" : ` (${text.slice(0, 500)})`
+}
+
+function applicationStateOf(value: unknown, path: string): ApplicationState {
+  if (!isObject(value)) throw unexpected(path, "an object")
+  const { service, state, configured, busy } = value
+  if (typeof service !== "string" || typeof state !== "string") throw unexpected(path, "service and state")
+  return { service, state, configured: configured === true, busy: busy === true }
+}
+
+function unexpected(path: string, expected: string): AgentError<"ERR_AGENT_REFUSED"> {
+  return new AgentError("ERR_AGENT_REFUSED", { at: path, expected, found: "something else" })
 }
 
 function progressOf(value: unknown): SnapshotProgress | null {

@@ -2,13 +2,15 @@ import { Agent, request as httpRequest, type IncomingMessage } from "node:http"
 import type { TLSSocket } from "node:tls"
 import { AgentError, type ErrorCode } from "../errors.ts"
 import { type Endpoint, endpointText } from "./endpoint.ts"
-import { openTls, type TlsChannel } from "./tls-channel.ts"
+import { type ClientCertificate, openTls, type TlsChannel } from "./tls-channel.ts"
 
 export interface ConnectionOptions {
   /** Longest silence before and within an answer, milliseconds. A whole answer may take ten times as long. */
   readonly timeoutMs: number
   /** Ends connection and requests. */
   readonly signal?: AbortSignal
+  /** What the client shows of itself where the server asks; nothing where absent. PEM. */
+  readonly clientCertificate?: ClientCertificate
 }
 
 export interface HttpRequest {
@@ -49,7 +51,11 @@ export class Connection {
 
   /** @throws AgentError ERR_CONNECT, ERR_TIMEOUT, ERR_INTERRUPTED. */
   static async open(endpoint: Endpoint, options: ConnectionOptions): Promise<Connection> {
-    return new Connection(endpoint, await openTls(endpoint, options.timeoutMs, options.signal), options)
+    return new Connection(
+      endpoint,
+      await openTls(endpoint, options.timeoutMs, options.signal, options.clientCertificate),
+      options,
+    )
   }
 
   get spki(): Uint8Array {

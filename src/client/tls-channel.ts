@@ -17,12 +17,23 @@ export interface TlsChannel {
   readonly reason: string | null
 }
 
+/** Certificate chain and key, both PEM. */
+export interface ClientCertificate {
+  readonly certificate: string
+  readonly key: string
+}
+
 /**
  * Opens a TLS connection without asking for an authorised certificate: whether there is one is reported, and the key itself is
  * what evidence gets bound to. Only the certificates that come with the program and the operating system vouch for a name.
  * @throws AgentError ERR_CONNECT, ERR_TIMEOUT.
  */
-export function openTls(endpoint: Endpoint, timeoutMs: number, signal?: AbortSignal): Promise<TlsChannel> {
+export function openTls(
+  endpoint: Endpoint,
+  timeoutMs: number,
+  signal?: AbortSignal,
+  client?: ClientCertificate,
+): Promise<TlsChannel> {
   const place = endpointText(endpoint)
   return new Promise((resolve, reject) => {
     const socket = connect({
@@ -34,6 +45,7 @@ export function openTls(endpoint: Endpoint, timeoutMs: number, signal?: AbortSig
       ca: authorities(),
       minVersion: "TLSv1.2",
       ALPNProtocols: ["http/1.1"],
+      ...(client === undefined ? {} : { cert: client.certificate, key: client.key }),
     })
     const settle = (act: () => void) => {
       clearTimeout(timer)

@@ -4,10 +4,14 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { zstdDecompressSync } from "node:zlib"
 import { httpsServer, serverKey, type TlsServer } from "../../test/fakes/tls-server.ts"
+import { SealingKey } from "../agent/sealing.ts"
 import { encodeEvidence } from "../formats/evidence.ts"
+import { toBase64 } from "../formats/hex.ts"
+import { parseSealedContent, SEALING_KEY_HEADER } from "../formats/sealed-content.ts"
 import { parseSnapshot } from "../policy/snapshot.ts"
 import { CHECKS } from "../policy/verdict.ts"
-import { initApp, restartApp } from "./app.ts"
+import { initApp, orderApp } from "./app.ts"
+import { NO_CREDENTIALS } from "./credentials.ts"
 import { takeSnapshot } from "./snapshot.ts"
 import { PLAIN, type Terminal } from "./terminal.ts"
 import { verifyAgainstSnapshot } from "./verify.ts"
@@ -31,6 +35,8 @@ interface Seen {
   readonly body: string
 }
 
+const sealing = new SealingKey()
+let spki: Uint8Array = Uint8Array.of()
 let server: TlsServer
 let dir = ""
 const seen: Seen[] = []
@@ -53,7 +59,10 @@ beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), "after-attestation-"))
   writeFileSync(join(dir, "token"), "secret-token\n")
   writeFileSync(join(dir, "app.conf"), "password = secret")
-  server = await httpsServer(await serverKey(), (request, response) => {
+  const sealingKey = toBase64(await sealing.publicKey())
+  const key = await serverKey()
+  spki = key.spki
+  server = await httpsServer(key, (request, response) => {
     let body = ""
     request.on("data", (chunk) => {
       body += chunk
@@ -61,7 +70,7 @@ beforeAll(async () => {
     request.on("end", () => {
       const line = `${request.method} ${request.url?.replace(/\?.*/, "")}`
       seen.push({ line, authorization: request.headers.authorization, body })
-      if (line === "GET /v1/evidence") response.end(NOTHING)
+      if (line === "GET /v1/evidence") response.setHeader(SEALING_KEY_HEADER, sealingKey).end(NOTHING)
       else response.end(line === "GET /snapshot" ? JSON.stringify(CLAIMED) : "null")
     })
   })
@@ -90,7 +99,7 @@ function options(skip: readonly string[]) {
       cacheDir: null,
       offline: true,
     },
-    tokenFile: join(dir, "token"),
+    credentials: { ...NO_CREDENTIALS, token: join(dir, "token") },
   }
 }
 
@@ -145,7 +154,7 @@ test("a snapshot whose name ends in .zst is compressed, and is verified against 
 test("neither configuration nor token is sent to a machine that does not attest", async () => {
   const init = { ...options([]), snapshot: null, configuration: join(dir, "app.conf") }
   expect(await initApp(init, terminal)).toBe(11)
-  expect(await restartApp({ ...options([]), snapshot: null }, terminal)).toBe(11)
+  expect(await orderApp("restart", { ...options([]), snapshot: null }, terminal)).toBe(11)
   expect(seen.map(({ line }) => line)).toEqual(["GET /v1/evidence", "GET /v1/evidence"])
   expect(said).toContain("nothing was sent")
 })
@@ -154,11 +163,16 @@ test("after attestation the configuration goes over the same connection", async 
   const before = server.connections
   const init = { ...options(ALL), snapshot: null, configuration: join(dir, "app.conf") }
   expect(await initApp(init, terminal)).toBe(0)
-  expect(seen.map(({ line }) => line)).toEqual(["GET /v1/evidence", "POST /app/init"])
+  expect(seen.map(({ line }) => line)).toEqual(["GET /v1/evidence", "POST /v1/app/init"])
   expect(seen[1]?.authorization).toBe("Bearer secret-token")
-  expect(Buffer.from(JSON.parse(seen[1]?.body ?? "{}").content, "base64").toString()).toBe(
-    "password = secret",
-  )
+  // To the key that the evidence vouches for, and for this connection only.
+  const sealed = parseSealedContent(Buffer.from(seen[1]?.body ?? ""), 10_000)
+  const opened = await sealing.open(sealed, "app-init", spki)
+  expect(Buffer.from(opened).toString()).toBe("password = secret")
+  await expect(sealing.open(sealed, "bootstrap", spki)).rejects.toMatchObject({ code: "ERR_SEALED" })
+  await expect(sealing.open(sealed, "app-init", Uint8Array.of(1))).rejects.toMatchObject({
+    code: "ERR_SEALED",
+  })
   expect(server.connections).toBe(before + 1)
   expect(said).not.toContain("secret")
 })
@@ -195,5 +209,8 @@ for (const [name, wrong] of [
 ] as const)
   test(`a wrong ${name} is a usage error`, async () => {
     const verify = { ...options([]), ...wrong, snapshot: null }
-    await expect(restartApp(verify, terminal)).rejects.toMatchObject({ code: "ERR_BAD_VALUE", at: name })
+    await expect(orderApp("restart", verify, terminal)).rejects.toMatchObject({
+      code: "ERR_BAD_VALUE",
+      at: name,
+    })
   })

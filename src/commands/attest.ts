@@ -13,10 +13,11 @@ import { CHECKS, type Check } from "../policy/verdict.ts"
 import { type Judgement, judge } from "../policy/verify-vm.ts"
 import { MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
 import { type ImaKey, parseImaKeys } from "../verify/ima-signature.ts"
-import type { ConnectionOptions, TrustOptions } from "./cli.ts"
+import type { ConnectionOptions, CredentialFiles, TrustOptions } from "./cli.ts"
 import { type CollateralChoice, collateralSourceOf } from "./collateral-source.ts"
+import { NO_CREDENTIALS, readCredentials } from "./credentials.ts"
 import { type Endorsed, endorse } from "./endorse.ts"
-import { parseFile, readInput, readToken } from "./input-files.ts"
+import { parseFile, readInput } from "./input-files.ts"
 import { readPolicyFile } from "./policy-file.ts"
 import type { ProgressLine } from "./progress.ts"
 import { readSnapshotFile } from "./snapshot-file.ts"
@@ -77,15 +78,14 @@ export function appraisalOf(
 
 /** Connects to the agent, does the work, and closes the connection whatever happens. */
 export async function withAgent<T>(
-  options: ConnectionOptions & { readonly tokenFile?: string | null },
+  options: ConnectionOptions & { readonly credentials?: CredentialFiles },
   signal: AbortSignal,
   work: (client: AgentClient) => Promise<T>,
 ): Promise<T> {
   const endpoint = parseAgentUrl(options.url)
   const timeoutMs = timeoutOf(options.timeout)
-  const token =
-    options.tokenFile === null || options.tokenFile === undefined ? null : readToken(options.tokenFile)
-  const client = await AgentClient.connect(endpoint, { timeoutMs, signal, token })
+  const credentials = readCredentials(options.credentials ?? NO_CREDENTIALS)
+  const client = await AgentClient.connect(endpoint, { timeoutMs, signal, ...credentials })
   try {
     return await work(client)
   } finally {
@@ -98,19 +98,28 @@ export interface Attested extends Judgement {
   readonly against: (reference: Snapshot) => Judgement
   /** All that was judged and is not the verifier's own, as it can be kept. */
   readonly collected: SavedEvidence
+  /** 32 bytes: the key that content for the VM can be sealed to, proven if the verdict passed; null where not asked for. */
+  readonly sealingKey: Uint8Array | null
 }
 
-/** Draws a nonce, gets evidence for it over the client's connection, and judges it for that very connection. */
+/**
+ * Draws a nonce, gets evidence for it over the client's connection, and judges it for that very connection.
+ * @param also `sealing`: the evidence has to vouch for a key to seal content to, as well.
+ */
 export async function attest(
   client: AgentClient,
   options: ConnectionOptions,
   appraisal: Appraisal,
   progress: ProgressLine,
   signal: AbortSignal,
+  also: "sealing" | null = null,
 ): Promise<Attested> {
   progress.step("asking the VM for evidence")
-  const nonce = randomBytes(32)
-  const evidence = await client.evidence(nonce)
+  const drawn = randomBytes(32)
+  const { evidence, nonce, sealingKey } =
+    also === null
+      ? { evidence: await client.evidence(drawn), nonce: drawn, sealingKey: null }
+      : await client.sealingEvidence(drawn)
   progress.step("looking for the vendor's certificates")
   const endorsed = await endorse(evidence, sourceOf(appraisal, signal), {
     revocation: !appraisal.skip.has("revocation"),
@@ -145,6 +154,7 @@ export async function attest(
   progress.clear()
   return {
     ...judgement,
+    sealingKey,
     against: (reference) => judge({ ...judged, reference }),
     collected: {
       target,

@@ -48,7 +48,19 @@ const anchorArgs = {
   ...collateralArgs,
 } as const
 
-const tokenArgs = {
+/** What shows the agent that this client may have it do something. */
+const credentialArgs = {
+  "owner-key": {
+    type: "string",
+    valueHint: "FILE",
+    description: "sign requests with this Ed25519 key, whose public half is in the agent's [auth] owner_keys",
+  },
+  "client-certificate": {
+    type: "string",
+    valueHint: "FILE",
+    description: "certificate to show on the agent's port for clients with certificates, PEM",
+  },
+  "client-key": { type: "string", valueHint: "FILE", description: "its key, PEM" },
   "token-file": {
     type: "string",
     valueHint: "FILE",
@@ -86,7 +98,7 @@ const snapshotCommand = defineCommand({
       description: "where to write the snapshot",
     },
     ...anchorArgs,
-    ...tokenArgs,
+    ...credentialArgs,
   },
   subCommands: snapshotSubCommands,
   async run({ args }) {
@@ -95,7 +107,7 @@ const snapshotCommand = defineCommand({
       ...connectionOf(args),
       ...trustOf(args),
       output: args.output,
-      tokenFile: args["token-file"] ?? null,
+      credentials: credentialsOf(args),
     })
   },
 })
@@ -229,9 +241,10 @@ const appArgs = {
     description: "send only after the VM was verified against this snapshot",
   },
   ...anchorArgs,
-  ...tokenArgs,
+  ...credentialArgs,
 } as const
 
+const VM = "cosmian_vm --url https://vm.example:5555"
 const APP_DETAILS =
   "Nothing is sent before the VM has attested on the very connection that is used: without --snapshot that it is a genuine confidential VM with a consistent TPM and IMA list, with it also that its content is the recorded one."
 
@@ -242,8 +255,8 @@ const appInitCommand = defineCommand({
     details: [APP_DETAILS],
     examples: [
       {
-        line: "cosmian_vm --url https://vm.example:5555 app init -c app.toml -s vm.snapshot --token-file token",
-        does: "verify, then send the configuration",
+        line: "cosmian_vm --url https://vm.example:5555 app init -c app.toml -s vm.snapshot --owner-key owner.pem",
+        does: "verify, then send the configuration, sealed to the VM",
       },
     ],
   }),
@@ -263,29 +276,115 @@ const appInitCommand = defineCommand({
   },
 })
 
-const appRestartCommand = defineCommand({
-  meta: meta({
-    name: "restart",
+/** The commands that take no more than what all have. */
+const APP_ORDERS = {
+  restart: {
     description: "restart the application",
+    example: { line: `${VM} app restart --owner-key owner.pem`, does: "after a change of its configuration" },
+  },
+  stop: {
+    description: "stop the application",
+    example: { line: `${VM} app stop --owner-key owner.pem`, does: "it stays stopped until app restart" },
+  },
+  status: {
+    description: "tell whether the application runs and has a configuration",
+    example: { line: `${VM} app status --token-file token --json`, does: "for a program" },
+  },
+} as const
+
+function appOrder(name: keyof typeof APP_ORDERS) {
+  const { description, example } = APP_ORDERS[name]
+  return defineCommand({
+    meta: meta({ name, description, details: [APP_DETAILS], examples: [example] }),
+    args: appArgs,
+    async run({ args }) {
+      const { orderApp } = await import("./app.ts")
+      return orderApp(name, appOf(args))
+    },
+  })
+}
+
+const appLogsCommand = defineCommand({
+  meta: meta({
+    name: "logs",
+    description: "show the last lines of the application's log",
     details: [APP_DETAILS],
+    examples: [{ line: `${VM} app logs --lines 100 --token-file token`, does: "more than the usual 20" }],
+  }),
+  args: {
+    ...appArgs,
+    lines: { type: "string", valueHint: "N", default: "20", description: "how many, 1000 at most" },
+  },
+  async run({ args }) {
+    const { showAppLogs } = await import("./app.ts")
+    return showAppLogs({ ...appOf(args), lines: args.lines })
+  },
+})
+
+const appCommand = defineCommand({
+  meta: meta({ name: "app", description: "set up and look after the application inside the VM" }),
+  args: connectionArgs,
+  subCommands: {
+    init: appInitCommand,
+    restart: appOrder("restart"),
+    stop: appOrder("stop"),
+    status: appOrder("status"),
+    logs: appLogsCommand,
+  },
+})
+
+const ownerKeyCommand = defineCommand({
+  meta: meta({
+    name: "key",
+    description: "make an owner's key",
+    details: [
+      "Writes an Ed25519 key (PEM, mode 0600) and prints the line for [auth] in the agent's configuration. The same kind of key signs snapshots.",
+    ],
+    examples: [
+      { line: "cosmian_vm owner key -o owner.pem", does: "then put the printed line into agent.toml" },
+    ],
+  }),
+  args: {
+    output: {
+      type: "string",
+      alias: "o",
+      valueHint: "FILE",
+      required: true,
+      description: "where to write the private key; an existing file is kept and its public half printed",
+    },
+    json: connectionArgs.json,
+  },
+  async run({ args }) {
+    const { makeOwnerKey } = await import("./owner.ts")
+    return makeOwnerKey({ output: args.output, json: args.json === true })
+  },
+})
+
+const ownerClaimCommand = defineCommand({
+  meta: meta({
+    name: "claim",
+    description: "become the owner of a VM that has none yet",
+    details: [
+      "For images that are built without an owner's key and with first_owner = true in [auth]. The VM has to attest first, so compare it with a snapshot or policy. Whoever is first owns the VM for good: where this fails because there is an owner already, and it was not you, do not use the VM.",
+    ],
     examples: [
       {
-        line: "cosmian_vm --url https://vm.example:5555 app restart --token-file token",
-        does: "after a change of its configuration",
+        line: `${VM} owner claim --owner-key owner.pem -s vm.snapshot`,
+        does: "once, right after the VM started",
       },
     ],
   }),
   args: appArgs,
   async run({ args }) {
-    const { restartApp } = await import("./app.ts")
-    return restartApp(appOf(args))
+    const { claimVm } = await import("./owner.ts")
+    return claimVm(appOf(args))
   },
 })
 
-const appCommand = defineCommand({
-  meta: meta({ name: "app", description: "set up and restart the application inside the VM" }),
+export const ownerCommand = defineCommand({
+  meta: meta({ name: "owner", description: "keys that may have the agent do something" }),
   args: connectionArgs,
-  subCommands: { init: appInitCommand, restart: appRestartCommand },
+  subCommands: { key: ownerKeyCommand, claim: ownerClaimCommand },
 })
 
 /** `snapshot`, `verify`, `app`: under `cosmian_vm cli` and directly under the executable. */
@@ -360,19 +459,42 @@ function trustOf(args: TrustArgs): TrustOptions {
   }
 }
 
-interface AppArgs extends ConnectionArgs, TrustArgs {
-  snapshot: string | undefined
+/** Files with what shows who asks; null where not given. */
+export interface CredentialFiles {
+  readonly token: string | null
+  readonly ownerKey: string | null
+  readonly certificate: string | null
+  readonly certificateKey: string | null
+}
+
+interface CredentialArgs {
   "token-file": string | undefined
+  "owner-key": string | undefined
+  "client-certificate": string | undefined
+  "client-key": string | undefined
+}
+
+function credentialsOf(args: CredentialArgs): CredentialFiles {
+  return {
+    token: args["token-file"] ?? null,
+    ownerKey: args["owner-key"] ?? null,
+    certificate: args["client-certificate"] ?? null,
+    certificateKey: args["client-key"] ?? null,
+  }
+}
+
+interface AppArgs extends ConnectionArgs, TrustArgs, CredentialArgs {
+  snapshot: string | undefined
 }
 
 function appOf(
   args: AppArgs,
 ): ConnectionOptions &
-  TrustOptions & { readonly snapshot: string | null; readonly tokenFile: string | null } {
+  TrustOptions & { readonly snapshot: string | null; readonly credentials: CredentialFiles } {
   return {
     ...connectionOf(args),
     ...trustOf(args),
     snapshot: args.snapshot ?? null,
-    tokenFile: args["token-file"] ?? null,
+    credentials: credentialsOf(args),
   }
 }

@@ -1,4 +1,4 @@
-import { cliCommand, cliCommands, connectionArgs } from "./cli.ts"
+import { cliCommand, cliCommands, connectionArgs, ownerCommand } from "./cli.ts"
 import { meta } from "./command.ts"
 
 /** The executable itself: the tools, and the CLI's commands directly. */
@@ -20,6 +20,7 @@ export const rootCommand = {
   args: connectionArgs,
   subCommands: {
     ...cliCommands,
+    owner: ownerCommand,
     cli: cliCommand,
     agent: async () => (await import("./agent.ts")).agentCommand,
     attestation: async () => (await import("./attestation.ts")).attestationCommand,

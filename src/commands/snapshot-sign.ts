@@ -3,13 +3,8 @@ import { UsageError } from "../errors.ts"
 import { encodeDetachedEnvelope, MAX_ENVELOPE_BYTES, parseDetachedEnvelope } from "../formats/dsse.ts"
 import { printable } from "../formats/path-text.ts"
 import { parseSnapshot } from "../policy/snapshot.ts"
-import {
-  parseSigningKey,
-  parseVerifyingKey,
-  SNAPSHOT_PAYLOAD_TYPE,
-  signSnapshot,
-  verifySnapshotSignature,
-} from "../verify/snapshot-signature.ts"
+import { parseSigningKey, parseVerifyingKey } from "../verify/ed25519-key.ts"
+import { SNAPSHOT_PAYLOAD_TYPE, signSnapshot, verifySnapshotSignature } from "../verify/snapshot-signature.ts"
 import { parseFile } from "./input-files.ts"
 import { jsonText } from "./json-text.ts"
 import { readSnapshotJson } from "./snapshot-file.ts"

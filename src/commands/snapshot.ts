@@ -10,7 +10,7 @@ import { tpmReferenceOf } from "../policy/tpm.ts"
 import type { Verdict } from "../policy/verdict.ts"
 import type { Judgement } from "../policy/verify-vm.ts"
 import { appraisalOf, attest, withAgent } from "./attest.ts"
-import type { ConnectionOptions, TrustOptions } from "./cli.ts"
+import type { ConnectionOptions, CredentialFiles, TrustOptions } from "./cli.ts"
 import { contentFor } from "./compressed-file.ts"
 import { interruptible } from "./interrupt.ts"
 import { jsonText } from "./json-text.ts"
@@ -21,7 +21,7 @@ import { beginFile, type PendingFile } from "./write-file.ts"
 
 export interface SnapshotOptions extends ConnectionOptions, TrustOptions {
   readonly output: string
-  readonly tokenFile: string | null
+  readonly credentials: CredentialFiles
 }
 
 interface Taken {

@@ -21,6 +21,7 @@ import { encodeEvidence } from "../formats/evidence.ts"
 import { fromBase64 } from "../formats/hex.ts"
 import { encodePem } from "../formats/pem.ts"
 import { parseSnapshot } from "../policy/snapshot.ts"
+import { NO_CREDENTIALS } from "./credentials.ts"
 import { takeSnapshot } from "./snapshot.ts"
 import { PLAIN, type Terminal } from "./terminal.ts"
 import { verifyAgainstSnapshot } from "./verify.ts"
@@ -99,7 +100,7 @@ function options(skip: readonly string[]) {
       cacheDir: join(dir, "cache"),
       offline: true,
     },
-    tokenFile: null,
+    credentials: NO_CREDENTIALS,
     whitelist: null,
     applications: [],
   }

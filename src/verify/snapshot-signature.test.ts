@@ -2,12 +2,8 @@ import { describe, expect, test } from "bun:test"
 import { generateKeyPairSync, type KeyObject } from "node:crypto"
 import "../../test/setup.ts"
 import { CodedError } from "../errors.ts"
-import {
-  parseSigningKey,
-  parseVerifyingKey,
-  signSnapshot,
-  verifySnapshotSignature,
-} from "./snapshot-signature.ts"
+import { parseSigningKey, parseVerifyingKey } from "./ed25519-key.ts"
+import { signSnapshot, verifySnapshotSignature } from "./snapshot-signature.ts"
 
 const OWN = generateKeyPairSync("ed25519")
 const OTHER = generateKeyPairSync("ed25519")

@@ -1,4 +1,5 @@
 /** A TLS server on loopback whose key tests can change, and which counts connections. */
+import { X509Certificate } from "node:crypto"
 import { once } from "node:events"
 import { createServer as createHttpServer, type RequestListener } from "node:http"
 import type { AddressInfo } from "node:net"
@@ -8,6 +9,8 @@ import { makeSelfSignedCertificate } from "../../src/agent/certificate.ts"
 export interface ServerKey {
   readonly key: string
   readonly cert: string
+  /** DER SubjectPublicKeyInfo. */
+  readonly spki: Uint8Array
 }
 
 export interface TlsServer {
@@ -30,7 +33,8 @@ export async function serverKey(): Promise<ServerKey> {
     notAfter: new Date(now + 3_600_000),
     privateKey: null,
   })
-  return { key: privateKey, cert: certificate }
+  const spki = new X509Certificate(certificate).publicKey.export({ type: "spki", format: "der" })
+  return { key: privateKey, cert: certificate, spki: new Uint8Array(spki) }
 }
 
 /** HTTPS with the given handler. */
@@ -46,13 +50,16 @@ export async function tlsServer(
 ): Promise<TlsServer> {
   const open = new Set<TLSSocket>()
   let connections = 0
-  const server: Server = createServer({ ...key, ALPNProtocols: ["http/1.1"] }, (socket) => {
-    connections += 1
-    open.add(socket)
-    socket.on("error", () => socket.destroy())
-    socket.on("close", () => open.delete(socket))
-    onConnection(socket)
-  })
+  const server: Server = createServer(
+    { key: key.key, cert: key.cert, ALPNProtocols: ["http/1.1"] },
+    (socket) => {
+      connections += 1
+      open.add(socket)
+      socket.on("error", () => socket.destroy())
+      socket.on("close", () => open.delete(socket))
+      onConnection(socket)
+    },
+  )
   server.listen(0, "127.0.0.1")
   await once(server, "listening")
   const dropConnections = () => {

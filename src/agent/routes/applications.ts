@@ -1,31 +1,63 @@
+import type { Context } from "hono"
 import { AgentError } from "../../errors.ts"
 import { fromBase64 } from "../../formats/hex.ts"
-import type { AgentApp, RouteContext } from "../app.ts"
+import { parseSealedContent } from "../../formats/sealed-content.ts"
+import type { AgentApp, AgentEnv, RouteContext } from "../app.ts"
 import type { Applications } from "../applications.ts"
-import { requireWriter } from "../auth.ts"
-import { refused } from "../request.ts"
+import { countOf, parsed, refused } from "../request.ts"
 
 /** Seconds a service may take to stop, start and settle. */
 const SERVICE_SECONDS = 240
+/** Lines of a log that are given unless asked for otherwise, and at most. */
+const LOG_LINES = [20, 1000] as const
+/** What the configuration is sealed for. */
+const SEALED_FOR = "app-init"
 
-/** `POST /app/init` gives the application its configuration and starts it; `POST /app/restart` starts it again. */
+/**
+ * `POST /v1/app/init` gives the application its configuration, sealed to the agent's key, and starts it; `restart` and `stop` do as
+ * they say; `status` and `logs` tell how it does. `POST /app/init` and `/app/restart` are those of Cosmian VM 1.3: there the
+ * configuration is protected by TLS alone.
+ */
 export function applicationRoutes(app: AgentApp, context: RouteContext): void {
-  const { config } = context
+  /** The application, for somebody who may change it. */
+  const allowed = async (c: Context<AgentEnv>): Promise<Applications> => {
+    const apps = requireApplications(context.apps)
+    await context.guard.requireWriter(c)
+    c.env?.allowSeconds?.(SERVICE_SECONDS)
+    return apps
+  }
 
   app.post("/app/init", async (c) => {
-    const apps = requireApplications(context.apps)
-    requireWriter(c.req.raw.headers, config.auth)
-    c.env?.allowSeconds?.(SERVICE_SECONDS)
+    const apps = await allowed(c)
     await apps.init(contentOf(await c.req.text()))
     return c.json(null)
   })
 
-  app.post("/app/restart", async (c) => {
-    const apps = requireApplications(context.apps)
-    requireWriter(c.req.raw.headers, config.auth)
-    c.env?.allowSeconds?.(SERVICE_SECONDS)
-    await apps.restart()
+  app.post("/v1/app/init", async (c) => {
+    const apps = await allowed(c)
+    const body = new Uint8Array(await c.req.arrayBuffer())
+    const sealed = parsed(() => parseSealedContent(body, context.config.limits.bodyBytes))
+    await apps.init(await context.sealing.open(sealed, SEALED_FOR, context.identity.spki))
     return c.json(null)
+  })
+
+  for (const path of ["/app/restart", "/v1/app/restart"])
+    app.post(path, async (c) => {
+      await (await allowed(c)).restart()
+      return c.json(null)
+    })
+
+  app.post("/v1/app/stop", async (c) => {
+    await (await allowed(c)).stop()
+    return c.json(null)
+  })
+
+  app.get("/v1/app/status", async (c) => c.json(await (await allowed(c)).status()))
+
+  app.get("/v1/app/logs", async (c) => {
+    const apps = await allowed(c)
+    const lines = countOf(c, "lines") || LOG_LINES[0]
+    return c.json({ lines: await apps.logs(Math.min(lines, LOG_LINES[1])) })
   })
 }
 

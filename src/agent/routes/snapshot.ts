@@ -1,6 +1,5 @@
 import { AgentError } from "../../errors.ts"
 import type { AgentApp, RouteContext } from "../app.ts"
-import { requireSnapshotControl } from "../auth.ts"
 
 /**
  * The snapshot: `GET /snapshot` starts one and answers 202 with `null` until it is done, then gives it until it is deleted;
@@ -8,23 +7,23 @@ import { requireSnapshotControl } from "../auth.ts"
  * one; `GET /v1/snapshot/progress` tells how far it is.
  */
 export function snapshotRoutes(app: AgentApp, context: RouteContext): void {
-  const { snapshots, config } = context
+  const { snapshots, guard } = context
 
-  app.get("/snapshot", (c) => {
+  app.get("/snapshot", async (c) => {
     const result = snapshots.result()
     if (result !== null) return c.body(result, 200, { "Content-Type": "application/json" })
     const failure = snapshots.takeFailure()
     if (failure !== null) throw failure
     if (!snapshots.running) {
-      requireSnapshotControl(c.req.raw.headers, config.auth)
-      // Where it is too soon for another one, the client is told the same: it asks again, and then it is started.
+      await guard.requireSnapshotControl(c)
+      // Somebody else may have started one meanwhile. Where it is too soon for another one, the client is told the same: it asks again, and then it is started.
       snapshots.start()
     }
     return c.json(null, 202, { "Retry-After": "1" })
   })
 
-  app.delete("/snapshot", (c) => {
-    requireSnapshotControl(c.req.raw.headers, config.auth)
+  app.delete("/snapshot", async (c) => {
+    await guard.requireSnapshotControl(c)
     if (snapshots.running)
       throw new AgentError("ERR_SNAPSHOT_RUNNING", {
         hint: "wait until GET /snapshot answers 200, or cancel by DELETE /v1/snapshot",
@@ -34,7 +33,7 @@ export function snapshotRoutes(app: AgentApp, context: RouteContext): void {
   })
 
   app.delete("/v1/snapshot", async (c) => {
-    requireSnapshotControl(c.req.raw.headers, config.auth)
+    await guard.requireSnapshotControl(c)
     await snapshots.cancel()
     snapshots.clear()
     return c.json(null)
