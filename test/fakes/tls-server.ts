@@ -9,8 +9,6 @@ import { makeSelfSignedCertificate } from "../../src/agent/certificate.ts"
 export interface ServerKey {
   readonly key: string
   readonly cert: string
-  /** DER SubjectPublicKeyInfo. */
-  readonly spki: Uint8Array
 }
 
 export interface TlsServer {
@@ -24,8 +22,8 @@ export interface TlsServer {
   close(): Promise<void>
 }
 
-/** A new P-256 key with a self-signed certificate for 127.0.0.1. */
-export async function serverKey(): Promise<ServerKey> {
+/** A new P-256 key with a self-signed certificate for 127.0.0.1; `spki`: its DER SubjectPublicKeyInfo. */
+export async function serverKey(): Promise<ServerKey & { readonly spki: Uint8Array }> {
   const now = Date.now()
   const { certificate, privateKey } = await makeSelfSignedCertificate({
     names: ["127.0.0.1"],
