@@ -25,6 +25,7 @@ export const rootCommand = {
     agent: async () => (await import("./agent.ts")).agentCommand,
     attestation: async () => (await import("./attestation.ts")).attestationCommand,
     certtool: async () => (await import("./certtool.ts")).certtoolCommand,
+    eventlog: async () => (await import("./eventlog.ts")).eventLogCommand,
     collateral: async () => (await import("./collateral.ts")).collateralCommand,
     ima: async () => (await import("./ima.ts")).imaCommand,
     policy: async () => (await import("./policy.ts")).policyCommand,

@@ -10,8 +10,7 @@ import {
 import type { ApplicationProbe } from "../policy/application.ts"
 import { type Judgement, judge } from "../policy/verify-vm.ts"
 import type { Appraisal } from "./attest.ts"
-import { contentFor, plainContent } from "./compressed-file.ts"
-import { parseFile } from "./input-files.ts"
+import { contentFor, parsePlainFile } from "./compressed-file.ts"
 
 /** Bytes of the file for evidence: zstd where its name ends in `.zst`. */
 export function savedEvidenceFile(saved: SavedEvidence, path: string): Uint8Array {
@@ -23,9 +22,7 @@ export function savedEvidenceFile(saved: SavedEvidence, path: string): Uint8Arra
  * @throws ParseError as parseSavedEvidence; CodedError ERR_COMPRESSION, ERR_IO
  */
 export function readSavedEvidence(path: string): SavedEvidence {
-  return parseFile(path, MAX_SAVED_BYTES, (content) =>
-    parseSavedEvidence(plainContent("saved evidence", content, MAX_SAVED_BYTES)),
-  )
+  return parsePlainFile(path, MAX_SAVED_BYTES, parseSavedEvidence)
 }
 
 /**

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { zstdCompressSync, zstdDecompressSync } from "node:zlib"
+import { gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib"
 import "../../test/setup.ts"
 import { CodedError } from "../errors.ts"
 import { parseCommandLine } from "./command-line.ts"
@@ -221,6 +221,17 @@ describe("compressed snapshots", () => {
       "ERR_COMPRESSION",
     )
   })
+
+  test("may be of gzip; cut off, damaged or too large they are refused", () => {
+    const whole = gzipSync(readFileSync(AFTER))
+    expect(readSnapshotFile(file("whole.gz", whole))).toEqual(readSnapshotFile(AFTER))
+    const damaged = Uint8Array.from(whole)
+    damaged[whole.length - 5] = (damaged[whole.length - 5] ?? 0) ^ 1
+    for (const wrong of [whole.subarray(0, whole.length - 1), whole.subarray(0, 12), damaged])
+      expect(codeOf(() => readSnapshotFile(file("wrong.gz", wrong)))).toBe("ERR_COMPRESSION")
+    const bomb = gzipSync(new Uint8Array(600 * 1024 * 1024), { level: 1 })
+    expect(codeOf(() => readSnapshotFile(file("bomb.gz", bomb)))).toBe("ERR_TOO_LARGE")
+  }, 30_000)
 
   test("that grow beyond the cap are refused, whether they state their size or not", () => {
     for (const stated of [true, false])

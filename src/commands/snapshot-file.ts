@@ -1,15 +1,13 @@
 import { MAX_SNAPSHOT_BYTES, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
-import { plainContent } from "./compressed-file.ts"
-import { parseFile, readInput } from "./input-files.ts"
+import { parsePlainFile, plainContent } from "./compressed-file.ts"
+import { readInput } from "./input-files.ts"
 
 /**
- * Reads a snapshot file, plain or compressed with zstd; `-` is standard input. What is wrong in it is told with its name.
+ * Reads a snapshot file, plain or compressed; `-` is standard input. What is wrong in it is told with its name.
  * @throws CodedError ERR_IO, ERR_TOO_LARGE; ParseError ERR_COMPRESSION, ERR_UNSUPPORTED and those of `parseSnapshot`.
  */
 export function readSnapshotFile(path: string): Snapshot {
-  return parseFile(path, MAX_SNAPSHOT_BYTES, (content) =>
-    parseSnapshot(plainContent("snapshot", content, MAX_SNAPSHOT_BYTES)),
-  )
+  return parsePlainFile(path, MAX_SNAPSHOT_BYTES, parseSnapshot)
 }
 
 /** The JSON text in a snapshot file, not looked at. @throws as `readSnapshotFile`, save `parseSnapshot`'s. */

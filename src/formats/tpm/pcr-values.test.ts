@@ -21,6 +21,14 @@ describe("PCR values", () => {
     ])
   })
 
+  test("in JSON, by number alone, where the length tells the bank", () => {
+    expect(plain(JSON.stringify({ 0: SHA1, 7: SHA256, 3: SHA256 }))).toEqual([
+      ["sha1", [0]],
+      ["sha256", [3, 7]],
+    ])
+    expect(() => read(`{"0": "aabb"}`)).toThrowCode("ERR_MALFORMED")
+  })
+
   test("as tpm2_pcrread prints them", () => {
     const text = `  sha1:\n    0 : 0x${SHA1.toUpperCase()}\r\n    10: 0x${SHA1}\n  sha256:\n    7 : 0x${SHA256}\n\n`
     expect(plain(text)).toEqual([

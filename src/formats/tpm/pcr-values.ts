@@ -14,7 +14,8 @@ const SIZES: Readonly<Record<HashName, number>> = { sha1: 20, sha256: 32, sha384
 const LAST_PCR = 31
 
 /**
- * Reads PCR values: JSON `{"sha256": {"0": hex, …}, …}`, or what `tpm2_pcrread` prints. Banks of other algorithms are passed over.
+ * Reads PCR values: JSON `{"sha256": {"0": hex, …}, …}`, or `{"0": hex, …}` where the length tells the bank, or what `tpm2_pcrread`
+ * prints. Banks of other algorithms are passed over.
  * @throws ParseError ERR_MALFORMED, ERR_DUPLICATE_KEY, ERR_TRUNCATED, ERR_TRAILING_BYTES, ERR_TOO_LARGE
  */
 export function parsePcrValues(file: Uint8Array): PcrValues {
@@ -28,9 +29,21 @@ export function parsePcrValues(file: Uint8Array): PcrValues {
 function readJson(file: Uint8Array, banks: Banks): void {
   const record = parseJsonRecord("PCR values", file, MAX_PCR_FILE)
   for (const bank of record.names()) {
+    if (/^[0-9]+$/.test(bank)) {
+      const hex = record.string(bank)
+      banks.add(bankOfSize(hex, record.place(bank)), bank, hex, record.place(bank))
+      continue
+    }
     const values = record.record(bank)
     for (const pcr of values.names()) banks.add(bank, pcr, values.string(pcr), values.place(pcr))
   }
+}
+
+function bankOfSize(hex: string, place: string): HashName {
+  const digits = hex.replace(/^0x/i, "").length
+  const [bank] = Object.entries(SIZES).find(([, size]) => size * 2 === digits) ?? []
+  if (bank !== undefined && isBank(bank)) return bank
+  throw malformed(place, "20, 32, 48 or 64 bytes in hex", hex.slice(0, 140))
 }
 
 /** `  sha256:` and below it `    0 : 0x…`. */

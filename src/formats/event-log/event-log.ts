@@ -1,12 +1,15 @@
 import { ParseError } from "../../errors.ts"
+import { LogReader } from "./log-reader.ts"
 
 /**
- * The log of what firmware and boot loader measured, in the crypto-agile form that TPMs and confidential VMs share. In a
- * confidential VM it stands in the area that the ACPI table CCEL points to, and registers are measurement registers.
+ * The log of what firmware and boot loader measured: in the crypto-agile form that TPMs and confidential VMs share, or in the
+ * older form that knows SHA-1 only. In a confidential VM it stands in the area that the ACPI table CCEL points to, and
+ * registers are measurement registers.
  * Source: TCG PC Client Platform Firmware Profile, level 00 version 1.06, section 10 "Event Logging";
  * UEFI 2.10, section 38 "Confidential Computing"; ACPI 6.5, section 5.2.34 "CC Event Log ACPI Table".
  */
 export interface EventLog {
+  readonly form: "crypto-agile" | "sha1"
   /** Digest algorithms that the log declares. */
   readonly algorithms: readonly LogAlgorithm[]
   /** All events, the one that declares the format included. */
@@ -31,7 +34,7 @@ export interface LogEvent {
   /** PCR number, or for CCEL: 0 MRTD, n RTMR n-1. */
   readonly register: number
   readonly type: number
-  /** By algorithm identifier. Empty for the event that declares the format. */
+  /** By algorithm identifier. Empty for the event that declares the crypto-agile form. */
   readonly digests: ReadonlyMap<number, Uint8Array>
   readonly data: Uint8Array
 }
@@ -89,6 +92,7 @@ const DIGEST_SIZES: ReadonlyMap<number, number> = new Map([
   [LOG_ALGORITHM.sm3, 32],
 ])
 const SIGNATURE = "Spec ID Event03\0"
+const SHA1_ONLY: readonly LogAlgorithm[] = [{ id: LOG_ALGORITHM.sha1, size: 20 }]
 
 /** The name of an event type, or its number in hex. */
 export function eventTypeName(type: number): string {
@@ -98,7 +102,7 @@ export function eventTypeName(type: number): string {
 
 /**
  * Reads a log. Behind the last event, up to the end, the area is filled with zeros or with 0xff.
- * @throws ParseError ERR_TRUNCATED, ERR_MALFORMED, ERR_TOO_LARGE, ERR_UNSUPPORTED (SHA-1 form, unknown algorithm)
+ * @throws ParseError ERR_TRUNCATED, ERR_MALFORMED, ERR_TOO_LARGE, ERR_UNSUPPORTED (unknown algorithm)
  */
 export function parseEventLog(bytes: Uint8Array): EventLog {
   if (bytes.length > MAX_EVENT_LOG_BYTES)
@@ -108,12 +112,20 @@ export function parseEventLog(bytes: Uint8Array): EventLog {
       found: `${bytes.length}`,
     })
   const reader = new LogReader(bytes)
-  const first = parseFirst(reader)
-  const algorithms = parseSpecId(first.data)
-  const events = [first]
+  const first = parseSha1Event(reader, 0)
+  const agile = first.type === EVENT_TYPE.EV_NO_ACTION && startsWith(first.data, SIGNATURE)
+  const algorithms = agile ? parseSpecId(first.data) : SHA1_ONLY
+  const events = [agile ? { ...first, digests: new Map() } : first]
   const end = endOfLog(bytes)
-  while (reader.at < end) events.push(parseEvent(reader, events.length, algorithms))
-  return { algorithms, events, size: reader.at, padding: bytes.length - reader.at }
+  while (reader.at < end)
+    events.push(agile ? parseEvent(reader, events.length, algorithms) : parseSha1Event(reader, events.length))
+  return {
+    form: agile ? "crypto-agile" : "sha1",
+    algorithms,
+    events,
+    size: reader.at,
+    padding: bytes.length - reader.at,
+  }
 }
 
 /**
@@ -126,20 +138,20 @@ function endOfLog(bytes: Uint8Array): number {
   return bytes.findLastIndex((byte) => byte !== filling) + 1
 }
 
-/** The first event has the older form, with one SHA-1 digest, so that it can be told from the rest. */
-function parseFirst(reader: LogReader): LogEvent {
-  const register = reader.u32("first event")
-  const type = reader.u32("first event")
-  const digest = reader.take(20, "first event")
-  const data = reader.take(reader.u32("first event"), "first event")
-  const text = Buffer.from(data.subarray(0, SIGNATURE.length)).toString("latin1")
-  if (type !== EVENT_TYPE.EV_NO_ACTION || text !== SIGNATURE || digest.some((byte) => byte !== 0))
-    throw new ParseError("ERR_UNSUPPORTED", {
-      at: "event log, first event",
-      expected: "a crypto-agile log, which begins with Spec ID Event03",
-      found: `${eventTypeName(type)}, ${JSON.stringify(text)}`,
-    })
-  return { position: 0, register, type, digests: new Map(), data }
+/**
+ * An event of the older form. In a crypto-agile log the first one has it too, so that the forms can be told apart.
+ * Source: as above, section 10.2.1 "TCG_PCClientPCREvent Structure".
+ */
+function parseSha1Event(reader: LogReader, position: number): LogEvent {
+  const place = `event ${position}`
+  const register = reader.u32(place)
+  const type = reader.u32(place)
+  const digests = new Map([[LOG_ALGORITHM.sha1, reader.take(20, place)]])
+  return { position, register, type, digests, data: reader.take(reader.u32(place), place) }
+}
+
+function startsWith(data: Uint8Array, text: string): boolean {
+  return Buffer.from(data.subarray(0, text.length)).toString("latin1") === text
 }
 
 /** Source: as above, section 10.4.5.1 "Specification ID Version Event", structure TCG_EfiSpecIdEvent. */
@@ -206,40 +218,4 @@ function parseEvent(reader: LogReader, position: number, algorithms: readonly Lo
     digests.set(id, reader.take(size, place))
   }
   return { position, register, type, digests, data: reader.take(reader.u32(place), place) }
-}
-
-/** Little-endian; never past the end. */
-class LogReader {
-  readonly #bytes: Uint8Array
-  readonly #view: DataView
-  readonly #name: string
-  at = 0
-
-  constructor(bytes: Uint8Array, name = "event log") {
-    this.#bytes = bytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    this.#name = name
-  }
-
-  take(size: number, what: string): Uint8Array {
-    const start = this.at
-    if (size > this.#bytes.length - start)
-      throw new ParseError("ERR_TRUNCATED", {
-        at: `${this.#name}, ${what}`,
-        expected: `${size} bytes at offset ${start}`,
-        found: `${this.#bytes.length - start}`,
-      })
-    this.at += size
-    return this.#bytes.subarray(start, this.at)
-  }
-
-  u16(what: string): number {
-    this.take(2, what)
-    return this.#view.getUint16(this.at - 2, true)
-  }
-
-  u32(what: string): number {
-    this.take(4, what)
-    return this.#view.getUint32(this.at - 4, true)
-  }
 }

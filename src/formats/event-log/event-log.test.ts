@@ -86,8 +86,26 @@ describe("structure", () => {
     expect([log.events.length, log.padding]).toEqual([2, 3])
   })
 
-  test("another form, an unknown algorithm or no algorithm is refused", () => {
-    expect(() => parsed(...u32(0), ...u32(8), ...new Uint8Array(24))).toThrowCode("ERR_UNSUPPORTED")
+  test("the older form is read to its end, whatever its first event says", () => {
+    const sha1Event = (data: readonly number[]) => [
+      ...u32(4),
+      ...u32(EVENT_TYPE.EV_IPL),
+      ...new Uint8Array(20).fill(5),
+      ...u32(data.length),
+      ...data,
+    ]
+    const old = first([...Buffer.from("Spec ID Event02\0"), 0])
+    const log = parsed(...old, ...sha1Event([1, 0]), ...sha1Event([]), 0, 0, 0)
+    expect([log.form, log.events.length, log.padding]).toEqual(["sha1", 3, 3])
+    expect(log.events[1]?.digests.get(LOG_ALGORITHM.sha1)?.length).toBe(20)
+    expect(() => parsed(...sha1Event([1, 2]).slice(0, -1))).toThrowCode("ERR_TRUNCATED")
+    expect(() => parsed()).toThrowCode("ERR_TRUNCATED")
+    expect(() => parseEventLog(new TextEncoder().encode("# Not a log\n".repeat(20)))).toThrowCode(
+      "ERR_TRUNCATED",
+    )
+  })
+
+  test("an unknown algorithm or no algorithm is refused", () => {
     const changed = (at: number, value: number) => SPEC_ID.map((byte, index) => (index === at ? value : byte))
     expect(() => parsed(...first(changed(28, 0x99)))).toThrowCode("ERR_UNSUPPORTED")
     expect(() => parsed(...first(changed(30, 47)))).toThrowCode("ERR_MALFORMED")
