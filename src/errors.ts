@@ -327,6 +327,15 @@ export const CATALOGUE = {
   ERR_LUKS_REQUIREMENT: { title: "the LUKS header asks for something unknown", exit: "volume" },
   ERR_HEADER_CHANGED: { title: "the LUKS header is not the one that the TPM remembers", exit: "volume" },
   ERR_HEADER_REFERENCE_ABSENT: { title: "the TPM remembers no header of this volume", exit: "volume" },
+  ERR_HEADER_REFERENCE: { title: "the TPM's memory of the LUKS header is not usable", exit: "volume" },
+  ERR_SEALED_ELSEWHERE: { title: "the secret was sealed by another TPM", exit: "volume" },
+  ERR_SEALED_PCRS: {
+    title: "the machine booted something else than when the secret was sealed",
+    exit: "volume",
+  },
+  ERR_SEALED_PIN: { title: "the PIN is wrong or missing", exit: "volume" },
+  ERR_TPM_LOCKOUT: { title: "the TPM refuses more attempts for a while", exit: "operational" },
+  ERR_TPM_SESSION: { title: "the TPM's answer was changed on its way", exit: "operational" },
   ERR_PASSPHRASE: { title: "there is no usable passphrase", exit: "usage" },
 } as const satisfies Record<string, CatalogueEntry>
 

@@ -45,21 +45,28 @@ export interface TpmQuote {
   readonly pcrValues: readonly Uint8Array[]
 }
 
-/** A secret under a TPM's storage root key, as `systemd-tpm2` tokens hold it. Useless without that very TPM. @public */
+/** A secret under a TPM's storage root key, as `systemd-tpm2` tokens hold it. Useless without that very TPM. */
 export interface TpmSealing {
   /**
    * Seals 1 to 128 bytes under the storage root key. Commands and answers that carry the secret are encrypted on their
-   * way. Nothing stays in the TPM.
+   * way. Nothing stays in the TPM. The caller wipes secret and PIN.
    * @throws NativeError ERR_TOO_LARGE, ERR_TPM_COMMAND, ERR_TPM_SESSION
    */
   seal(request: SealRequest): Promise<SealedSecret>
   /**
-   * The secret again. `pin`: null where the secret has none.
+   * The secret again, to be wiped after use, as the PIN. `pin`: null where the secret has none.
    * @throws NativeError ERR_SEALED_ELSEWHERE where another TPM sealed it; ERR_SEALED_PCRS where a PCR differs from then;
    *   ERR_SEALED_PIN; ERR_TPM_LOCKOUT after too many wrong PINs; ERR_TPM_SESSION; ERR_UNSUPPORTED for a policy or key that
    *   we do not make nor know
    */
   unseal(sealed: SealedSecret, pin: Uint8Array | null): Promise<Uint8Array>
+}
+
+/** What a TPM keeps for encrypted volumes. */
+export interface TpmStorage extends TpmSealing {
+  readonly headers: HeaderReferences
+  /** Releases the transport. */
+  close(): Promise<void>
 }
 
 export interface SealRequest {
@@ -80,11 +87,11 @@ export interface HeaderReferences {
    * @throws NativeError ERR_HEADER_REFERENCE where the index is another's, is of another form, or was not written by a
    *   system that booted as this one did (`pcrs`)
    */
-  read(volume: HeaderReferenceName): Promise<HeaderReference | null>
+  read(name: HeaderReferenceName): Promise<HeaderReference | null>
   /** Remembers exactly these headers, in place of what was there. */
-  write(volume: HeaderReferenceName, reference: HeaderReference): Promise<void>
+  write(name: HeaderReferenceName, reference: HeaderReference): Promise<void>
   /** Forgets the volume. Not an error where it was not known. */
-  remove(volume: HeaderReferenceName): Promise<void>
+  remove(volume: string): Promise<void>
 }
 
 /** Which reference is meant. Neither part may come from the header: the host writes that. */

@@ -1,8 +1,10 @@
+import { createHash } from "node:crypto"
 import { NativeError } from "../errors.ts"
 import { ALG } from "../formats/tpm/algorithms.ts"
 import { PCR_SELECTIONS, type PcrSelection } from "../formats/tpm/pcr-selection.ts"
 import { encodePublic, parsePublic, type TpmPublic } from "../formats/tpm/public.ts"
 import { encodeWire, list, sized, struct, u8, u16, u32, WireReader, WireWriter } from "../formats/tpm/wire.ts"
+import type { ProtectedCommand, TpmSession } from "./tpm-session.ts"
 import { isNoSuchHandle, isRetry, rcText } from "./tss2-rc.ts"
 
 /** One command sent, one response received. */
@@ -11,19 +13,27 @@ export type Transceive = (command: Uint8Array) => Uint8Array
 /** Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_CC". */
 const CC = {
   evictControl: 0x120,
+  nvUndefineSpace: 0x122,
   nvDefineSpace: 0x12a,
   createPrimary: 0x131,
   nvWrite: 0x137,
   shutdown: 0x145,
   nvRead: 0x14e,
+  create: 0x153,
+  load: 0x157,
   quote: 0x158,
+  unseal: 0x15e,
   flushContext: 0x165,
   nvReadPublic: 0x169,
+  policyAuthValue: 0x16b,
   readPublic: 0x173,
+  startAuthSession: 0x176,
   getCapability: 0x17a,
   getRandom: 0x17b,
   pcrRead: 0x17e,
+  policyPcr: 0x17f,
   pcrExtend: 0x182,
+  policyGetDigest: 0x189,
 } as const
 type Command = keyof typeof CC
 
@@ -55,10 +65,17 @@ export function responseCode(error: unknown): number | null {
   return error instanceof TpmCommandError ? error.rc : null
 }
 
+/** How a session authorizes and protects a command. */
+export interface Protection extends Omit<ProtectedCommand, "code" | "name" | "parameters"> {
+  readonly session: TpmSession
+}
+
 interface Sent {
   readonly handles?: readonly number[]
   /** How many of the handles need authorization; all have the empty one. */
   readonly authorized?: number
+  /** Instead: a session that authorizes the first handle, and protects what is sent. */
+  readonly protection?: Protection
   readonly parameters?: (to: WireWriter) => void
   /** Handles that precede the parameters of the response. */
   readonly handlesBack?: 0 | 1
@@ -69,38 +86,83 @@ interface Sent {
  * Source: TPM 2.0 Part 1, rev. 1.59, section "Command/Response Structure".
  * @throws NativeError ERR_TPM_COMMAND, ERR_TPM_RESPONSE
  */
-function send(transceive: Transceive, command: Command, sent: Sent): WireReader {
-  const bytes = encodeCommand(command, sent)
+export function send(transceive: Transceive, command: Command, sent: Sent): WireReader {
+  const { bytes, open } = encodeCommand(command, sent)
   for (let attempt = 0; ; attempt++) {
     const { rc, body } = openResponse(command, transceive(bytes))
-    if (rc === 0) return sent.authorized ? withoutSessions(body, sent.handlesBack ?? 0) : body
+    if (rc === 0) return open(body)
     if (!isRetry(rc) || attempt >= RETRIES) throw new TpmCommandError(command, rc)
     Bun.sleepSync(Math.min(2 ** attempt, 200))
   }
 }
 
-function encodeCommand(command: Command, sent: Sent): Uint8Array {
-  const to = new WireWriter()
-  for (const handle of sent.handles ?? []) to.uint(4, handle)
+/** A command's bytes, and how its response is opened. */
+interface Encoded {
+  readonly bytes: Uint8Array
+  readonly open: (body: WireReader) => WireReader
+}
+
+function encodeCommand(command: Command, sent: Sent): Encoded {
+  const handles = new WireWriter()
+  for (const handle of sent.handles ?? []) handles.uint(4, handle)
+  const parameters = new WireWriter()
+  sent.parameters?.(parameters)
+  const handlesBack = sent.handlesBack ?? 0
+  if (sent.protection !== undefined)
+    return protectedCommand(command, handles.bytes(), parameters.bytes(), handlesBack, sent.protection)
   const authorized = sent.authorized ?? 0
-  if (authorized > 0) {
-    to.uint(4, authorized * 9)
-    for (let each = 0; each < authorized; each++) {
-      // TPMS_AUTH_COMMAND: password session, no nonce, no attributes, empty password.
-      to.uint(4, RS_PW)
-      to.uint(2, 0)
-      to.uint(1, 0)
-      to.uint(2, 0)
-    }
+  const area = new WireWriter()
+  for (let each = 0; each < authorized; each++) {
+    // TPMS_AUTH_COMMAND: password session, no nonce, no attributes, empty password.
+    area.uint(4, RS_PW)
+    area.uint(2, 0)
+    area.uint(1, 0)
+    area.uint(2, 0)
   }
-  sent.parameters?.(to)
-  const rest = to.bytes()
-  const head = new WireWriter()
-  head.uint(2, authorized > 0 ? ST_SESSIONS : ST_NO_SESSIONS)
-  head.uint(4, HEAD_SIZE + rest.length)
-  head.uint(4, CC[command])
-  head.put(rest)
-  return head.bytes()
+  return {
+    bytes: framed(command, handles.bytes(), authorized > 0 ? area.bytes() : null, parameters.bytes()),
+    // Password sessions authenticate nothing on the way back: only their place in the response is of interest.
+    open: (body) => (authorized > 0 ? reader(splitResponse(body, handlesBack)) : body),
+  }
+}
+
+function protectedCommand(
+  command: Command,
+  handles: Uint8Array,
+  parameters: Uint8Array,
+  handlesBack: 0 | 1,
+  { session, ...protection }: Protection,
+): Encoded {
+  const described = { ...protection, code: CC[command], name: command, parameters }
+  const { area, parameters: sent } = session.protect(described)
+  return {
+    bytes: framed(command, handles, area, sent),
+    open(body) {
+      const { front, parameters: received, area: authenticated } = splitResponse(body, handlesBack)
+      return reader({ front, parameters: session.open(described, received, authenticated) })
+    },
+  }
+}
+
+/** @param area authorization area; null for a command without sessions. */
+function framed(
+  command: Command,
+  handles: Uint8Array,
+  area: Uint8Array | null,
+  parameters: Uint8Array,
+): Uint8Array {
+  const to = new WireWriter()
+  const areaSize = area === null ? 0 : 4 + area.length
+  to.uint(2, area === null ? ST_NO_SESSIONS : ST_SESSIONS)
+  to.uint(4, HEAD_SIZE + handles.length + areaSize + parameters.length)
+  to.uint(4, CC[command])
+  to.put(handles)
+  if (area !== null) {
+    to.uint(4, area.length)
+    to.put(area)
+  }
+  to.put(parameters)
+  return to.bytes()
 }
 
 function openResponse(command: Command, bytes: Uint8Array): { rc: number; body: WireReader } {
@@ -114,10 +176,14 @@ function openResponse(command: Command, bytes: Uint8Array): { rc: number; body: 
   return { rc, body }
 }
 
-/** Password sessions authenticate nothing on the way back: only their place in the response is of interest. */
-function withoutSessions(body: WireReader, handles: 0 | 1): WireReader {
+/** A response with sessions: handles, parameters with their size before them, then the authorization area. */
+function splitResponse(body: WireReader, handles: 0 | 1) {
   const front = body.take(handles * 4)
   const parameters = body.take(body.uint(4))
+  return { front, parameters, area: body.take(body.remaining) }
+}
+
+function reader({ front, parameters }: { front: Uint8Array; parameters: Uint8Array }): WireReader {
   return new WireReader("response parameters", new Uint8Array(Buffer.concat([front, parameters])))
 }
 
@@ -263,11 +329,21 @@ const NV_PUBLIC = struct({
   dataSize: u16,
 })
 
-/** What an NV index is, or null where it is not defined. `dataSize`: bytes. */
-export function readNvPublic(
-  transceive: Transceive,
-  index: number,
-): { attributes: number; dataSize: number } | null {
+/** TPMS_NV_PUBLIC: what an NV index is. */
+export interface NvPublic {
+  readonly nvIndex: number
+  /** Hash algorithm of its Name. */
+  readonly nameAlg: number
+  /** TPMA_NV. */
+  readonly attributes: number
+  /** What has to be met to use it, where its attributes say so. */
+  readonly authPolicy: Uint8Array
+  /** Bytes. */
+  readonly dataSize: number
+}
+
+/** What an NV index is, or null where it is not defined. */
+export function readNvPublic(transceive: Transceive, index: number): NvPublic | null {
   try {
     const answer = send(transceive, "nvReadPublic", { handles: [index] })
     return NV_PUBLIC.read(new WireReader("TPMS_NV_PUBLIC", sized(512).read(answer)))
@@ -297,34 +373,45 @@ export function readNv(
   return sized(size).read(answer)
 }
 
-/** Defines an NV index of the owner's, with empty authorization. @param attributes TPMA_NV. @param dataSize bytes. */
-export function defineNv(
-  transceive: Transceive,
-  definition: { readonly nvIndex: number; readonly attributes: number; readonly dataSize: number },
-): void {
-  const { nvIndex, attributes, dataSize } = definition
-  const nvPublic = { nvIndex, nameAlg: ALG.sha256, attributes, authPolicy: new Uint8Array(0), dataSize }
+/** Defines an NV index of the owner's, with empty authorization. */
+export function defineNv(transceive: Transceive, definition: NvPublic): void {
   send(transceive, "nvDefineSpace", {
     handles: [RH.owner],
     authorized: 1,
     parameters(to) {
       sized(64).write(new Uint8Array(0), to)
-      sized(512).write(encodeWire(NV_PUBLIC, nvPublic), to)
+      sized(512).write(encodeWire(NV_PUBLIC, definition), to)
     },
   })
 }
 
-/** Writes some bytes of an NV index. @param authorizedBy the index itself or the owner, with empty authorization. */
+/** Takes an NV index of the owner's away, with its content. */
+export function undefineNv(transceive: Transceive, index: number): void {
+  send(transceive, "nvUndefineSpace", { handles: [RH.owner, index], authorized: 1 })
+}
+
+/** The TPM Name of an NV index: hash algorithm and digest of what it is. */
+export function nvName(nvPublic: NvPublic): Uint8Array {
+  const digest = createHash("sha256").update(encodeWire(NV_PUBLIC, nvPublic)).digest()
+  return new Uint8Array(Buffer.concat([encodeWire(u16, ALG.sha256), digest]))
+}
+
+/**
+ * Writes some bytes of an NV index. @param authorizedBy the index itself or the owner, with empty authorization, or the
+ * index itself by a session.
+ */
 export function writeNv(
   transceive: Transceive,
   authorizedBy: number,
   index: number,
   data: Uint8Array,
   offset: number,
+  protection?: Protection,
 ): void {
   send(transceive, "nvWrite", {
     handles: [authorizedBy, index],
     authorized: 1,
+    ...(protection === undefined ? {} : { protection }),
     parameters(to) {
       sized(1024).write(data, to)
       to.uint(2, offset)

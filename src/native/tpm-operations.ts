@@ -6,15 +6,20 @@ import { parseAttest } from "../formats/tpm/attest.ts"
 import { type PcrSelection, selectedPcrs, selectPcrs } from "../formats/tpm/pcr-selection.ts"
 import { encodePublic, hasAttribute, OBJECT, type TpmPublic } from "../formats/tpm/public.ts"
 import { parseSignature } from "../formats/tpm/signature.ts"
-import type { TpmKeys, TpmQuote } from "./ports.ts"
+import type { SealRequest, TpmKeys, TpmQuote } from "./ports.ts"
 import * as commands from "./tpm-commands.ts"
+import { readReference, removeReference, writeReference } from "./tpm-header-reference.ts"
+import { seal, type UnsealRequest, unseal } from "./tpm-sealing.ts"
 import type { TpmTransport } from "./tss2.ts"
-import { isNoSuchHandle, RC_OBJECT_MEMORY, rcText } from "./tss2-rc.ts"
+import { isNoSuchHandle, RC_OBJECT_MEMORY, RC_SESSION_HANDLES, RC_SESSION_MEMORY, rcText } from "./tss2-rc.ts"
 
 /** Where the predecessor kept its keys, and so do we. */
 const EK_HANDLE = 0x81000050
 const AK_HANDLE = 0x81000051
 const TRANSIENT_FIRST = 0x80000000
+const LOADED_SESSION_FIRST = 0x02000000
+/** Answers of a TPM whose slots are full. */
+const NO_ROOM = [RC_OBJECT_MEMORY, RC_SESSION_MEMORY, RC_SESSION_HANDLES]
 
 /**
  * Template L-2: ECC P-256 endorsement key, used under its PolicyA.
@@ -81,8 +86,8 @@ const NV_ATTRIBUTES = NV.ownerWrite + NV.authWrite + NV.ownerRead + NV.authRead 
 /**
  * What the TPM thread can do. Each operation opens the transport and closes it: swtpm serves one client at a time.
  *
- * Without a resource manager, keys that a killed process left loaded fill the few slots, and then even the use of a
- * persistent key fails: they are flushed, once. Behind a resource manager only this connection's own keys are listed.
+ * Without a resource manager, keys and sessions that a killed process left loaded fill the few slots, and then even the use
+ * of a persistent key fails: they are flushed, once. Behind a resource manager only this connection's own are listed.
  */
 export function tpmOperations(open: () => TpmTransport) {
   const burst =
@@ -93,8 +98,8 @@ export function tpmOperations(open: () => TpmTransport) {
       try {
         return run(transceive, argument)
       } catch (error) {
-        if (commands.responseCode(error) !== RC_OBJECT_MEMORY) throw error
-        flushLoadedKeys(transceive)
+        if (!NO_ROOM.includes(commands.responseCode(error) ?? 0)) throw error
+        flushLeftovers(transceive)
         return run(transceive, argument)
       } finally {
         transport.close()
@@ -108,11 +113,25 @@ export function tpmOperations(open: () => TpmTransport) {
     readPublic: burst((transceive, handle: number) => readPublic(transceive, handle)),
     readNv: burst((transceive, index: number) => readNv(transceive, index)),
     writeNv: burst(writeNv),
+    seal: (request: SealRequest) => wiping(burst(seal), request, request.secret, request.pin),
+    unseal: (request: UnsealRequest) => wiping(burst(unseal), request, request.pin),
+    readReference: burst(readReference),
+    writeReference: burst(writeReference),
+    removeReference: burst((transceive, volume: string) => removeReference(transceive, volume)),
     pcrs: burst((transceive, pcrs: readonly number[]) =>
       readSelected(transceive, selectPcrs(ALG.sha256, pcrs)),
     ),
     extend: burst(extendAllBanks),
     shutdown: burst((transceive, _: null) => commands.shutdown(transceive)),
+  }
+}
+
+/** This thread has copies of its own of the secrets that it was sent. */
+function wiping<A, R>(run: (argument: A) => R, argument: A, ...secrets: readonly (Uint8Array | null)[]): R {
+  try {
+    return run(argument)
+  } finally {
+    for (const secret of secrets) secret?.fill(0)
   }
 }
 
@@ -199,9 +218,16 @@ function makeKey(transceive: commands.Transceive, handle: number, template: TpmP
   }
 }
 
-function flushLoadedKeys(transceive: commands.Transceive): void {
-  for (const handle of commands.handlesInUse(transceive, TRANSIENT_FIRST))
-    if (handle >>> 24 === 0x80) commands.flush(transceive, handle)
+function flushLeftovers(transceive: commands.Transceive): void {
+  for (const first of [TRANSIENT_FIRST, LOADED_SESSION_FIRST])
+    for (const handle of commands.handlesInUse(transceive, first)) flushIfLoaded(transceive, handle, first)
+}
+
+/** A list of handles goes on with those of the next kind. A session's handle is of its kind, not of the list's. */
+function flushIfLoaded(transceive: commands.Transceive, handle: number, first: number): void {
+  const kind = handle >>> 24
+  const loaded = first === TRANSIENT_FIRST ? kind === 0x80 : kind === 0x02 || kind === 0x03
+  if (loaded) commands.flush(transceive, handle)
 }
 
 function isEndorsementKey(key: TpmPublic): boolean {
@@ -323,7 +349,13 @@ function readNv(transceive: commands.Transceive, index: number): Uint8Array | nu
 function writeNv(transceive: commands.Transceive, { index, data }: NvWriteRequest): void {
   const description = commands.readNvPublic(transceive, index)
   if (description === null)
-    commands.defineNv(transceive, { nvIndex: index, attributes: NV_ATTRIBUTES, dataSize: data.length })
+    commands.defineNv(transceive, {
+      nvIndex: index,
+      nameAlg: ALG.sha256,
+      attributes: NV_ATTRIBUTES,
+      authPolicy: new Uint8Array(0),
+      dataSize: data.length,
+    })
   else if (description.dataSize !== data.length)
     throw new NativeError("ERR_TPM_HANDLE_TAKEN", {
       at: `NV index 0x${index.toString(16)}`,

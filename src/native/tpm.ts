@@ -1,5 +1,5 @@
 import { DeviceWorker } from "./device-worker.ts"
-import type { Tpm } from "./ports.ts"
+import type { Tpm, TpmStorage } from "./ports.ts"
 import type { TpmOperations } from "./tpm-operations.ts"
 import { checkTcti } from "./tss2.ts"
 
@@ -18,6 +18,21 @@ export async function openTpm(tcti: string): Promise<Tpm> {
     readPublic: (handle) => worker.call("readPublic", handle),
     readNv: (index) => worker.call("readNv", index),
     writeNv: (index, data) => worker.call("writeNv", { index, data }),
+    close: () => worker.close(),
+  }
+}
+
+/** Opens what the TPM at this address keeps for encrypted volumes. @throws as openTpm */
+export async function openTpmStorage(tcti: string): Promise<TpmStorage> {
+  const worker = await openTpmWorker(tcti)
+  return {
+    seal: (request) => worker.call("seal", request),
+    unseal: (sealed, pin) => worker.call("unseal", { sealed, pin }),
+    headers: {
+      read: (name) => worker.call("readReference", name),
+      write: (name, reference) => worker.call("writeReference", { name, reference }),
+      remove: (volume) => worker.call("removeReference", volume),
+    },
     close: () => worker.close(),
   }
 }

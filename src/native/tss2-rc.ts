@@ -154,3 +154,30 @@ export const RC_OBJECT_MEMORY = 0x902
 export function isNoSuchHandle(rc: number): boolean {
   return (rc & 0xff) === 0x8b
 }
+
+/** No free slot for a session, or too many that others have open. */
+export const RC_SESSION_MEMORY = 0x903
+export const RC_SESSION_HANDLES = 0x905
+
+/** Format-one errors by their number, whatever handle, session or parameter they are about. */
+function isFormatOne(rc: number, number: number): boolean {
+  return (rc & 0xf000) === 0 && (rc & 0x80) !== 0 && (rc & 0x3f) === number
+}
+
+/** Whether an object could not be loaded because another parent, of this or another TPM, encrypted it. */
+export function isForeignObject(rc: number): boolean {
+  return isFormatOne(rc, 31)
+}
+
+/** Whether the state of the machine is not the one that the policy wants. */
+export function isPolicyFailure(rc: number): boolean {
+  return isFormatOne(rc, 29)
+}
+
+/** Whether the authorization value was wrong. */
+export function isAuthFailure(rc: number): boolean {
+  return isFormatOne(rc, 14) || isFormatOne(rc, 34)
+}
+
+/** Whether wrong authorizations have locked the TPM for a while. */
+export const RC_LOCKOUT = 0x921
