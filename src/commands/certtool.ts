@@ -10,5 +10,6 @@ export const certtoolCommand = defineCommand({
   }),
   subCommands: {
     ratls: async () => (await import("./ratls.ts")).ratlsCommand,
+    key: async () => (await import("./key.ts")).keyCommand,
   },
 })

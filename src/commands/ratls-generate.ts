@@ -1,10 +1,12 @@
 import { mkdirSync } from "node:fs"
 import { join } from "node:path"
+import { DEFAULT_BINDING } from "../agent/derived-key.ts"
 import { makeRatlsCertificate } from "../agent/ratls.ts"
 import { AgentError, UsageError } from "../errors.ts"
 import type { AnyReport, ReportDevice } from "../native/ports.ts"
 import { readInput } from "./input-files.ts"
 import { jsonText } from "./json-text.ts"
+import { deriveKey } from "./key-derive.ts"
 import { RATLS_CERTIFICATE_FILE } from "./ratls-fetch.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
 import { beginFile } from "./write-file.ts"
@@ -21,6 +23,8 @@ export interface RatlsGenerateOptions {
   readonly days: number
   /** File; null: none. */
   readonly extraData: string | null
+  /** The key is derived from the TEE with this salt; null: it is random. */
+  readonly salt: Uint8Array | null
   /** Directory. */
   readonly output: string
   /** Directory of a simulated TEE; null: this machine's. */
@@ -51,7 +55,7 @@ export async function generateRatls(
       // Clocks of those who verify may be a little behind.
       notBefore: new Date(now - 5 * MINUTE),
       notAfter: new Date(now + options.days * DAY),
-      privateKey: null,
+      privateKey: options.salt === null ? null : await derivedKey(options.salt, options.simulate),
     })
     keyFile.commit(Buffer.from(made.privateKey))
     certificateFile.commit(Buffer.from(made.certificate))
@@ -75,6 +79,11 @@ export async function teeOf(simulate: string | null): Promise<ReportDevice<AnyRe
     found: "none that this user may see",
     hint: "run this on the VM, as root",
   })
+}
+
+async function derivedKey(salt: Uint8Array, simulate: string | null): Promise<string> {
+  const wanted = { type: "p256", salt, purpose: "ratls", rootKey: "vcek", fields: DEFAULT_BINDING } as const
+  return (await deriveKey(wanted, simulate)).key.privatePem
 }
 
 function readExtraData(path: string): Uint8Array {

@@ -49,13 +49,14 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true })
 })
 
-function generate(output: string, change: { extraData?: string; days?: number } = {}): Promise<number> {
+function generate(output: string, change: { extraData?: string; salt?: Uint8Array } = {}): Promise<number> {
   return generateRatls(
     {
       subject: "CN=vm.test",
       names: ["vm.test", "127.0.0.1"],
       days: 30,
       extraData: null,
+      salt: null,
       simulate: path("vm"),
       json: false,
       quiet: true,
@@ -114,6 +115,17 @@ test("generate: the key is for its owner alone and fits the certificate, which n
   expect(certificate.subjectAltName).toBe("DNS:vm.test, IP Address:127.0.0.1")
   expect(certificate.subject).toBe("CN=vm.test")
   expect(certificate.ca).toBe(false)
+})
+
+test("generate: a derived key is the same again, and with another salt another", async () => {
+  const keyOf = async (salt: Uint8Array) => {
+    await generate("derived", { salt })
+    expect(await verify({ file: path("derived", "cert.ratls.pem") })).toEqual(PASSED)
+    return readFileSync(path("derived", "key.ratls.pem"), "utf8")
+  }
+  const first = await keyOf(new Uint8Array(0))
+  expect(await keyOf(new Uint8Array(0))).toBe(first)
+  expect(await keyOf(Uint8Array.of(1))).not.toBe(first)
 })
 
 test("verify: a file and a live server pass, without the root neither does", async () => {
@@ -214,6 +226,8 @@ test("options that exclude each other, or are no values, are refused", async () 
     ["verify", ...cert(), "--extra-data", "00".repeat(33)],
     ["verify", ...cert(), "--mrsigner", "00".repeat(32), "--public-signer-key", "x"],
     ["generate", "--days", "0"],
+    ["generate", "--random-secret-key", "--tee-secret-key-no-salt"],
+    ["generate", "--tee-secret-key", "00", "--tee-secret-key-no-salt"],
   ])
     expect(await refusedLine(...line)).toBe("ERR_BAD_VALUE")
   expect(await refusedLine("fetch")).toBe("ERR_MISSING_ARGUMENT")

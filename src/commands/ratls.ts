@@ -57,6 +57,14 @@ const generateCommand = defineCommand({
       default: ".",
       description: "where key and certificate are written to",
     },
+    "random-secret-key": { type: "boolean", description: "make a new random key; so it is unless said" },
+    "tee-secret-key": {
+      type: "string",
+      valueHint: "HEX",
+      description:
+        "derive the key from the TEE with this salt: the same VM and measurement get it again (SEV-SNP only)",
+    },
+    "tee-secret-key-no-salt": { type: "boolean", description: "the same without salt" },
     simulate: {
       type: "string",
       valueHint: "DIR",
@@ -72,6 +80,7 @@ const generateCommand = defineCommand({
       subject: args.subject,
       names: names.length === 0 ? ["localhost"] : names,
       days: daysOf(args.days),
+      salt: saltOf(args),
       extraData: args["extra-data"] ?? null,
       output: args.output,
       simulate: args.simulate ?? null,
@@ -308,6 +317,20 @@ function extraDataOf(text: string | undefined): Uint8Array {
   const extra = new Uint8Array(32)
   if (text !== undefined) extra.set(hexOf(text, "--extra-data", extra.length))
   return extra
+}
+
+/** Null: a random key. */
+function saltOf(args: {
+  "random-secret-key": boolean | undefined
+  "tee-secret-key": string | undefined
+  "tee-secret-key-no-salt": boolean | undefined
+}): Uint8Array | null {
+  const { "tee-secret-key": salt } = args
+  const unsalted = args["tee-secret-key-no-salt"] === true
+  const given = [args["random-secret-key"] === true, salt !== undefined, unsalted].filter((one) => one)
+  if (given.length > 1) throw oneOf("--random-secret-key", "--tee-secret-key")
+  if (unsalted) return new Uint8Array(0)
+  return salt === undefined ? null : hexOf(salt, "--tee-secret-key", 64)
 }
 
 function daysOf(text: string): number {

@@ -159,6 +159,35 @@ export interface ReportDevice<R = TeeReport> {
   getReport(reportData: Uint8Array): Promise<R>
 }
 
+/** What a derived key depends on beside the chip's secret and the request itself: fields of the report. */
+export const DERIVED_KEY_FIELDS = [
+  "policy",
+  "image-id",
+  "family-id",
+  "measurement",
+  "guest-svn",
+  "tcb",
+] as const
+export type DerivedKeyField = (typeof DERIVED_KEY_FIELDS)[number]
+
+export interface DerivedKeyRequest {
+  /** The chip's own secret, or that of the migration agent the VM came with. */
+  readonly rootKey: "vcek" | "vmrk"
+  /** Another value of one of these gives another key. */
+  readonly fields: readonly DerivedKeyField[]
+  /** Mixed in where `fields` has `guest-svn`; not above the report's. */
+  readonly guestSvn: number
+  /** Mixed in where `fields` has `tcb`; not above the report's committed TCB. u64. */
+  readonly tcbVersion: bigint
+}
+
+/** A TEE that derives keys from a secret which no software sees. */
+export interface KeyDerivation {
+  readonly provider: string
+  /** 32 bytes: the same for the same request of the same VM on the same chip. */
+  deriveKey(request: DerivedKeyRequest): Promise<Uint8Array>
+}
+
 /** The kernel's IMA measurement list. */
 export interface MeasurementListSource {
   /** binary_runtime_measurements. */

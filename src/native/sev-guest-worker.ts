@@ -2,7 +2,8 @@ import { closeSync, constants, openSync } from "node:fs"
 import { NativeError } from "../errors.ts"
 import { serveOperations, workerConfig } from "./device-worker.ts"
 import { sevGuestIoctl } from "./ioctl.ts"
-import { requestReport } from "./sev-guest.ts"
+import type { DerivedKeyRequest } from "./ports.ts"
+import { requestDerivedKey, requestReport, type SevGuestIoctl } from "./sev-guest.ts"
 
 /** The sev-guest thread. `config` is the device's path; the device is open only while a report is made. */
 export function runSevGuestWorker(): void {
@@ -11,15 +12,20 @@ export function runSevGuestWorker(): void {
     throw new NativeError("ERR_INTERNAL", { at: "sev-guest thread", found: "no path" })
   serveOperations({
     probe: (_: null) => closeSync(openDevice(path)),
-    async getReport(reportData: Uint8Array) {
-      const fd = openDevice(path)
-      try {
-        return requestReport(await sevGuestIoctl(fd), reportData, sleep)
-      } finally {
-        closeSync(fd)
-      }
-    },
+    getReport: (reportData: Uint8Array) =>
+      withDevice(path, (ioctl) => requestReport(ioctl, reportData, sleep)),
+    deriveKey: (request: DerivedKeyRequest) =>
+      withDevice(path, (ioctl) => requestDerivedKey(ioctl, request, sleep)),
   })
+}
+
+async function withDevice<T>(path: string, use: (ioctl: SevGuestIoctl) => T): Promise<T> {
+  const fd = openDevice(path)
+  try {
+    return use(await sevGuestIoctl(fd))
+  } finally {
+    closeSync(fd)
+  }
 }
 
 function openDevice(path: string): number {

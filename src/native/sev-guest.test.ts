@@ -1,12 +1,20 @@
-import { expect, test } from "bun:test"
+import { describe, expect, test } from "bun:test"
 import { constants } from "node:os"
 import { join } from "node:path"
 import { codeOf, withDirectory } from "../../test/fakes/simulated.ts"
 import { fakeChip } from "../../test/fakes/snp.ts"
 import { encodeCertificateTable, SNP_CERTIFICATE_GUIDS } from "../formats/snp/certificate-table.ts"
 import { parseSnpReport } from "../formats/snp/report.ts"
+import { DERIVED_KEY_FIELDS } from "./ports.ts"
 import { openReportDevice, openTeeDevice } from "./report-device.ts"
-import { errnoName, openSevGuest, requestReport, SEV_GUEST_IOCTL, type SevGuestIoctl } from "./sev-guest.ts"
+import {
+  errnoName,
+  openSevGuest,
+  requestDerivedKey,
+  requestReport,
+  SEV_GUEST_IOCTL,
+  type SevGuestIoctl,
+} from "./sev-guest.ts"
 import { signSimulatedReport } from "./simulated-report.ts"
 
 const { chip, leaf } = await fakeChip()
@@ -117,6 +125,64 @@ test("a certificate table that is no table is an error", () => {
 
 test("report data of another length is refused", () => {
   expect(() => requestReport(driver(), DATA.subarray(1), noSleep)).toThrowCode("ERR_SNP_DEVICE")
+})
+
+describe("derived keys", () => {
+  const REQUEST = { rootKey: "vcek", fields: ["measurement"], guestSvn: 7, tcbVersion: 9n } as const
+  /** Firmware that answers from this VMPL on; what it was asked is kept. */
+  function firmware(change: { floor?: number; status?: number; key?: number; errno?: number } = {}) {
+    const asked: DataView[] = []
+    const ioctl: SevGuestIoctl = {
+      addressOf: () => 0n,
+      call(command, request, response) {
+        expect(command).toBe(SEV_GUEST_IOCTL.getDerivedKey)
+        if (change.errno !== undefined) return { errno: change.errno, exitInfo2: 0n }
+        const view = new DataView(request.buffer.slice(0))
+        asked.push(view)
+        const granted = view.getUint32(16, true) >= (change.floor ?? 0)
+        new DataView(response.buffer).setUint32(0, granted ? (change.status ?? 0) : 0x16, true)
+        if (granted) response.fill(change.key ?? 5, 32)
+        return { errno: 0, exitInfo2: 0n }
+      },
+    }
+    return { ioctl, asked }
+  }
+
+  test("the request names root key and fields; what is not selected is zero", () => {
+    const { ioctl, asked } = firmware()
+    expect(requestDerivedKey(ioctl, REQUEST, noSleep)).toEqual(new Uint8Array(32).fill(5))
+    requestDerivedKey(ioctl, { ...REQUEST, rootKey: "vmrk", fields: [...DERIVED_KEY_FIELDS] }, noSleep)
+    const seen = asked.map((view) => [
+      view.getUint32(0, true),
+      view.getBigUint64(8, true),
+      view.getUint32(16, true),
+      view.getUint32(20, true),
+      view.getBigUint64(24, true),
+    ])
+    expect(seen).toEqual([
+      [0, 8n, 0, 0, 0n],
+      [1, 63n, 0, 7, 9n],
+    ])
+  })
+
+  test("under an SVSM the first VMPL that the firmware grants is used", () => {
+    const { ioctl, asked } = firmware({ floor: 2 })
+    requestDerivedKey(ioctl, REQUEST, noSleep)
+    expect(asked.map((view) => view.getUint32(16, true))).toEqual([0, 1, 2])
+    expect(() => requestDerivedKey(firmware({ floor: 4 }).ioctl, REQUEST, noSleep)).toThrowCode(
+      "ERR_SNP_FIRMWARE",
+    )
+  })
+
+  test("a refusal, a key of zeros, and a kernel without the request are errors", () => {
+    for (const [change, code] of [
+      [{ status: 0x27 }, "ERR_SNP_FIRMWARE"],
+      [{ key: 0 }, "ERR_SNP_FIRMWARE"],
+      [{ errno: EIO }, "ERR_SNP_FIRMWARE"],
+      [{ errno: ENOTTY }, "ERR_SNP_DEVICE"],
+    ] as const)
+      expect(() => requestDerivedKey(firmware(change).ioctl, REQUEST, noSleep)).toThrowCode(code)
+  })
 })
 
 test("errno values have names", () => {

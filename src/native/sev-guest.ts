@@ -3,7 +3,14 @@ import { NativeError } from "../errors.ts"
 import { certificateNameOf, parseCertificateTable } from "../formats/snp/certificate-table.ts"
 import { SNP_REPORT_SIZE } from "../formats/snp/report.ts"
 import { DeviceWorker } from "./device-worker.ts"
-import type { ReportDevice, TeeCertificate, TeeReport } from "./ports.ts"
+import type {
+  DerivedKeyField,
+  DerivedKeyRequest,
+  KeyDerivation,
+  ReportDevice,
+  TeeCertificate,
+  TeeReport,
+} from "./ports.ts"
 
 export const SEV_GUEST_PATH = "/dev/sev-guest"
 
@@ -11,7 +18,11 @@ export const SEV_GUEST_PATH = "/dev/sev-guest"
  * ioctl numbers: _IOWR('S', n, struct snp_guest_request_ioctl), which is 32 bytes.
  * Source: Linux, include/uapi/linux/sev-guest.h.
  */
-export const SEV_GUEST_IOCTL = { getReport: 0xc0205300, getExtReport: 0xc0205302 } as const
+export const SEV_GUEST_IOCTL = {
+  getReport: 0xc0205300,
+  getDerivedKey: 0xc0205301,
+  getExtReport: 0xc0205302,
+} as const
 
 /** struct snp_guest_request_ioctl: u8 version, u64 request, u64 response, u64 exitinfo2. */
 export const GUEST_REQUEST = { size: 32, version: 0, request: 8, response: 16, exitInfo2: 24 } as const
@@ -21,6 +32,23 @@ const REPORT_REQUEST = { size: 96, vmpl: 64 }
 const EXT_REPORT_REQUEST = { size: 112, certificates: 96, length: 104 }
 /** struct snp_report_resp: 4000 bytes that hold MSG_REPORT_RSP: u32 status, u32 size, 24 reserved, the report. */
 const REPORT_RESPONSE = { size: 4000, reportSize: 4, report: 32 }
+/**
+ * struct snp_derived_key_req: u32 root key, 4 reserved, u64 fields to mix in, u32 VMPL, u32 guest SVN, u64 TCB version.
+ * Source: Linux, include/uapi/linux/sev-guest.h; AMD 56860, table "MSG_KEY_REQ Message Structure".
+ */
+const KEY_REQUEST = { size: 32, rootKey: 0, fields: 8, vmpl: 16, guestSvn: 20, tcbVersion: 24 }
+/** struct snp_derived_key_resp holds MSG_KEY_RSP: u32 status, 28 reserved, the key. */
+const KEY_RESPONSE = { size: 64, key: 32 }
+const ROOT_KEYS: Readonly<Record<DerivedKeyRequest["rootKey"], number>> = { vcek: 0, vmrk: 1 }
+/** Bits of GUEST_FIELD_SELECT. Source: AMD 56860, table "GUEST_FIELD_SELECT". */
+const FIELD_BITS: Readonly<Record<DerivedKeyField, bigint>> = {
+  policy: 1n << 0n,
+  "image-id": 1n << 1n,
+  "family-id": 1n << 2n,
+  measurement: 1n << 3n,
+  "guest-svn": 1n << 4n,
+  tcb: 1n << 5n,
+}
 /** The kernel takes no longer certificate buffer (SEV_FW_BLOB_MAX_SIZE), and whole pages only. */
 const CERTIFICATE_BUFFER = 16 * 1024
 
@@ -45,10 +73,12 @@ export type SevGuestOperations = {
   probe(argument: null): void
   /** @throws NativeError ERR_SNP_DEVICE, ERR_SNP_FIRMWARE */
   getReport(reportData: Uint8Array): TeeReport
+  /** @throws NativeError ERR_SNP_DEVICE, ERR_SNP_FIRMWARE */
+  deriveKey(request: DerivedKeyRequest): Uint8Array
 }
 
 /** The kernel's driver for AMD's guests, called in a thread of its own. @throws NativeError ERR_SNP_DEVICE, ERR_IO */
-export async function openSevGuest(path: string = SEV_GUEST_PATH): Promise<ReportDevice> {
+export async function openSevGuest(path: string = SEV_GUEST_PATH): Promise<ReportDevice & KeyDerivation> {
   const worker = new DeviceWorker<SevGuestOperations>("sev-guest", path)
   try {
     await worker.call("probe", null)
@@ -56,7 +86,11 @@ export async function openSevGuest(path: string = SEV_GUEST_PATH): Promise<Repor
     await worker.close()
     throw error
   }
-  return { provider: "sev-guest", getReport: (reportData) => worker.call("getReport", reportData) }
+  return {
+    provider: "sev-guest",
+    getReport: (reportData) => worker.call("getReport", reportData),
+    deriveKey: (request) => worker.call("deriveKey", request),
+  }
 }
 
 /**
@@ -87,6 +121,51 @@ export function requestReport(
         found: `status 0x${status.toString(16)}`,
       })
     return { kind: "sev-snp", report: reportOf(response), certificates: namedCertificates(table) }
+  }
+}
+
+/**
+ * A key that the firmware derives, 32 bytes. As for reports, the most privileged VMPL that it grants is used: VMPL is mixed in,
+ * so a key of a less privileged one is another.
+ * @param sleep as for reports. @throws NativeError ERR_SNP_DEVICE, ERR_SNP_FIRMWARE
+ */
+export function requestDerivedKey(
+  ioctl: SevGuestIoctl,
+  { rootKey, fields, guestSvn, tcbVersion }: DerivedKeyRequest,
+  sleep: (milliseconds: number) => void,
+): Uint8Array {
+  for (let vmpl = 0; ; vmpl++) {
+    const request = new Uint8Array(KEY_REQUEST.size)
+    const view = viewOf(request)
+    view.setUint32(KEY_REQUEST.rootKey, ROOT_KEYS[rootKey], true)
+    const selected = fields.reduce((bits, field) => bits | FIELD_BITS[field], 0n)
+    view.setBigUint64(KEY_REQUEST.fields, selected, true)
+    view.setUint32(KEY_REQUEST.vmpl, vmpl, true)
+    // What is not selected is not mixed in, and has to be within its bounds all the same: zero always is.
+    if (fields.includes("guest-svn")) view.setUint32(KEY_REQUEST.guestSvn, guestSvn, true)
+    if (fields.includes("tcb")) view.setBigUint64(KEY_REQUEST.tcbVersion, tcbVersion, true)
+    const response = new Uint8Array(KEY_RESPONSE.size)
+    if (patiently(ioctl, SEV_GUEST_IOCTL.getDerivedKey, request, response, sleep) !== "done")
+      throw new NativeError("ERR_SNP_DEVICE", {
+        at: "SNP_GET_DERIVED_KEY",
+        expected: "a kernel and host that know this request",
+        found: "one that does not",
+      })
+    const status = viewOf(response).getUint32(0, true)
+    if (status === 0) {
+      const key = response.slice(KEY_RESPONSE.key, KEY_RESPONSE.size)
+      response.fill(0)
+      if (key.every((byte) => byte === 0))
+        throw new NativeError("ERR_SNP_FIRMWARE", { at: "SNP_GET_DERIVED_KEY", found: "a key of zeros" })
+      return key
+    }
+    if (status === STATUS_INVALID_PARAM && vmpl < 3) continue
+    throw new NativeError("ERR_SNP_FIRMWARE", {
+      at: "SNP_GET_DERIVED_KEY",
+      expected: "status 0",
+      found: `status 0x${status.toString(16)}`,
+      hint: rootKey === "vmrk" ? "a VM without migration agent has no VMRK" : "see the kernel log",
+    })
   }
 }
 
@@ -149,16 +228,16 @@ function patiently(
     const vmm = exitInfo2 >> 32n
     if (errno === ENOTTY || vmm === VMM_INVALID_LENGTH) return "not-possible"
     const busy = errno === EAGAIN || errno === EINTR || vmm === VMM_BUSY
-    if (!busy || attempt === ATTEMPTS) throw failed(errno, exitInfo2, busy)
+    if (!busy || attempt === ATTEMPTS) throw failed(command, errno, exitInfo2, busy)
     sleep(PAUSE_MS)
   }
 }
 
-function failed(errno: number, exitInfo2: bigint, busy: boolean): NativeError {
+function failed(command: number, errno: number, exitInfo2: bigint, busy: boolean): NativeError {
   const firmware = exitInfo2 & 0xffff_ffffn
   const found = `${errnoName(errno)}, firmware 0x${firmware.toString(16)}, host 0x${(exitInfo2 >> 32n).toString(16)}`
   return new NativeError("ERR_SNP_FIRMWARE", {
-    at: "SNP_GET_REPORT",
+    at: command === SEV_GUEST_IOCTL.getDerivedKey ? "SNP_GET_DERIVED_KEY" : "SNP_GET_REPORT",
     found,
     hint: busy ? "the host limits how often reports are made: try again later" : "see the kernel log",
   })

@@ -55,9 +55,13 @@ export function signReport(report: Uint8Array, key: KeyObject): Uint8Array {
   })
 }
 
-/** The measurement of a simulated launch: stable for one chip, different for another. */
-export function simulatedMeasurement(hwId: Uint8Array): Uint8Array {
-  return Uint8Array.from(createHash("sha384").update("simulated launch\0").update(hwId).digest())
+/**
+ * The measurement of a simulated launch: stable for one chip and what is launched on it, different for another.
+ * @param launched anything that stands for firmware and kernel; empty unless somebody changed them.
+ */
+export function simulatedMeasurement(hwId: Uint8Array, launched: Uint8Array = new Uint8Array(0)): Uint8Array {
+  const hash = createHash("sha384").update("simulated launch\0").update(hwId).update(launched)
+  return Uint8Array.from(hash.digest())
 }
 
 function ordinaryFields(chip: SimulatedChip): Omit<SnpReportFields, "reportData"> {

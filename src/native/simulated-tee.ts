@@ -8,13 +8,14 @@ import { SNP_CERTIFICATE_GUIDS } from "../formats/snp/certificate-table.ts"
 import { parseSnpLeaf, type SnpLeaf } from "../formats/snp/leaf-certificate.ts"
 import type { Tcb } from "../formats/snp/tcb.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
-import type { ReportDevice, TeeCertificate } from "./ports.ts"
+import type { KeyDerivation, ReportDevice, TeeCertificate } from "./ports.ts"
 import {
   createReportKey,
   createSimulatedAuthorities,
   issueSimulatedCrl,
   issueSimulatedVcek,
 } from "./simulated-certificates.ts"
+import { deriveSimulatedKey } from "./simulated-derived-key.ts"
 import { type SimulatedChip, signSimulatedReport, simulatedMeasurement } from "./simulated-report.ts"
 
 /** A simulated chip with its certificates. */
@@ -29,19 +30,22 @@ const TCB: Tcb = { bootloader: 4, tee: 0, snp: 24, microcode: 219 }
 /** Within the directory: everything that makes the chip. It appears at once and complete, by a rename. */
 const CHIP = "tee"
 const ROOT = "trust-root.pem"
+/** What stands for firmware and kernel of the VM: another content, another measurement. Absent: nothing was changed. */
+const LAUNCH = "launch"
 
 /**
  * A TEE made of software: reports in the real format, signed under a root that was made for this directory on first
  * use. It proves nothing about hardware, and a verifier accepts it only where the root is named (`dir/trust-root.pem`).
  * @throws NativeError ERR_SIMULATED_TEE, ERR_IO
  */
-export async function openSimulatedTee(dir: string): Promise<ReportDevice> {
+export async function openSimulatedTee(dir: string): Promise<ReportDevice & KeyDerivation> {
   const { chip, certificates } = await loadSimulatedTee(dir)
   return {
     provider: "simulated",
     async getReport(reportData) {
       return { kind: "sev-snp", report: signSimulatedReport(chip, { reportData }), certificates }
     },
+    deriveKey: async (request) => deriveSimulatedKey(chip, request),
   }
 }
 
@@ -50,7 +54,7 @@ export async function loadSimulatedTee(dir: string): Promise<SimulatedTee> {
   try {
     await mkdir(dir, { recursive: true, mode: 0o700 })
     if (!(await exists(join(dir, CHIP)))) await create(dir)
-    const tee = await read(join(dir, CHIP))
+    const tee = await read(join(dir, CHIP), await launched(dir))
     await writeRoot(dir, tee)
     return tee
   } catch (cause) {
@@ -87,7 +91,12 @@ async function create(dir: string): Promise<void> {
   }
 }
 
-async function read(dir: string): Promise<SimulatedTee> {
+async function launched(dir: string): Promise<Uint8Array> {
+  const path = join(dir, LAUNCH)
+  return (await exists(path)) ? Uint8Array.from(await readFile(path)) : new Uint8Array(0)
+}
+
+async function read(dir: string, launch: Uint8Array): Promise<SimulatedTee> {
   const bytes = async (name: string) => Uint8Array.from(await readFile(join(dir, name)))
   const [ark, ask, vcek, crl] = await Promise.all([
     bytes("ark.der"),
@@ -104,7 +113,7 @@ async function read(dir: string): Promise<SimulatedTee> {
     der,
   })
   return {
-    chip: chipOf(dir, key, facts),
+    chip: chipOf(dir, key, facts, launch),
     certificates: [
       certificate("ARK", ark),
       certificate("ASK", ask),
@@ -114,10 +123,15 @@ async function read(dir: string): Promise<SimulatedTee> {
   }
 }
 
-function chipOf(dir: string, key: KeyObject, { product, hwId, tcb }: SnpLeaf): SimulatedChip {
+function chipOf(
+  dir: string,
+  key: KeyObject,
+  { product, hwId, tcb }: SnpLeaf,
+  launch: Uint8Array,
+): SimulatedChip {
   if (hwId === null) throw unusable(dir, "a VLEK certificate")
   const reportId = Uint8Array.from(randomBytes(32))
-  return { product, key, hwId, tcb, measurement: simulatedMeasurement(hwId), reportId }
+  return { product, key, hwId, tcb, measurement: simulatedMeasurement(hwId, launch), reportId }
 }
 
 async function readKey(dir: string, spki: Uint8Array): Promise<KeyObject> {

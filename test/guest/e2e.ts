@@ -14,6 +14,7 @@ import {
 import { join } from "node:path"
 import { EXIT } from "../../src/errors.ts"
 import { type CommandResult, run, tail } from "./command.ts"
+import { keysAreDerived, keysFollowTheMeasurement, ratlsCertificateVerifies } from "./derived-keys.ts"
 import { Guest } from "./guest.ts"
 import { ensureImage } from "./image.ts"
 import {
@@ -55,11 +56,17 @@ const STEPS: readonly Step[] = [
   ["the application answers with another key: application failure", applicationWithOtherKey],
   ["a new program ran: IMA failure that names its path", newProgramIsNamed],
   ["the new program is on the whitelist", (s) => verified(s, EXIT.ok, ["--whitelist", whitelist(s)])],
+  ["certtool key: the same key again", ({ guest }) => keysAreDerived(guest)],
   ["the guest rebooted: reboot failure, and nothing else", rebootIsNamed],
   ["the reboot is accepted by name", (s) => verified(s, EXIT.ok, ["--accept-reboot"])],
   ["a new snapshot after the reboot", takeSnapshot],
   ["verify against the new snapshot", (s) => verified(s, EXIT.ok)],
   ["the program of before, now in the snapshot, runs again", knownProgramPasses],
+  ["certtool key: another measurement, another key", ({ guest }) => keysFollowTheMeasurement(guest)],
+  [
+    "certtool ratls: a certificate made in the guest verifies outside",
+    ({ guest, payload, directory }) => ratlsCertificateVerifies(guest, payload.trustRoot, directory),
+  ],
 ]
 
 process.exit(await main())
