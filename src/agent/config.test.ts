@@ -50,7 +50,7 @@ test("without settings, the predecessor's defaults hold", () => {
   expect(config).toMatchObject({ host: "127.0.0.1", port: 5555, application: null })
   expect(config.tpm).toBeUndefined()
   expect(config.certificate).toBe("/var/lib/cosmian_vm/data/cert.pem")
-  expect(config.snapshot).toEqual({ root: "/", exclude: [...DEFAULT_EXCLUDE] })
+  expect(config.snapshot).toEqual({ root: "/", exclude: [...DEFAULT_EXCLUDE], packages: true })
 })
 
 test("an unknown setting in the predecessor's tables is a warning with its line", () => {

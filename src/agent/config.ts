@@ -68,6 +68,8 @@ export interface AgentConfig {
     readonly root: string
     /** Path prefixes that are left out, each ending in `/`. */
     readonly exclude: readonly string[]
+    /** Whether package managers' databases are read. */
+    readonly packages: boolean
   }
   readonly limits: Limits
   /** Directory for the agent's own temporary files. */
@@ -263,7 +265,7 @@ function snapshotOf(snapshot: Table): AgentConfig["snapshot"] {
       "a directory that is not left out",
       `${root}, left out by exclude ${excluding}`,
     )
-  return { root, exclude }
+  return { root, exclude, packages: snapshot.boolean("packages", true) }
 }
 
 function limitsOf(table: Table): Limits {

@@ -2,6 +2,7 @@ import { AgentError } from "../errors.ts"
 import type { AgentConfig } from "./config.ts"
 import { Counters, type UnreadablePath } from "./hash-protocol.ts"
 import { errorFields, type Log } from "./log.ts"
+import { type PackageBlocks, readPackages } from "./packages.ts"
 import type { SnapshotDescription } from "./snapshot-reference.ts"
 import { SnapshotSpool } from "./snapshot-spool.ts"
 import { hashTree } from "./tree-hasher.ts"
@@ -164,10 +165,12 @@ class SnapshotRunner implements Snapshots {
     const machine = await this.#options.describe()
     const { cloud_type, tee_policy, tpm_policy, tpm_reference, ima_reference, hash_algorithm } = machine
     spool.addText(`${membersOf({ cloud_type, tee_policy, tpm_policy }).slice(0, -1)},"filehashes":`)
+    // A thread of its own reads them while the files are hashed.
+    const packages = machine.measured === null ? null : this.#readPackages(hash_algorithm)
     const unreadable =
-      machine.measured === null
+      machine.measured === null || packages === null
         ? noFiles(counters, spool)
-        : await this.#addFiles(machine.measured, machine, counters, spool)
+        : await this.#addFiles(machine.measured, machine, counters, spool, packages)
     const rest = {
       format: 2,
       taken_at: new Date(startedAt).toISOString(),
@@ -180,7 +183,9 @@ class SnapshotRunner implements Snapshots {
       ima_reference,
       unreadable,
     }
-    spool.addText(`,${membersOf(rest).slice(1)}`)
+    spool.addText(`,${membersOf(rest).slice(1, -1)}`)
+    addPackages((await packages)?.blocks ?? [], spool)
+    spool.addText("}")
     if (counters.cancelled) throw new AgentError("ERR_SNAPSHOT_CANCELLED", { at: config.snapshot.root })
     return unreadable
   }
@@ -190,10 +195,11 @@ class SnapshotRunner implements Snapshots {
     { hash_algorithm }: SnapshotDescription,
     counters: Counters,
     spool: SnapshotSpool,
+    packages: Promise<PackageBlocks>,
   ): Promise<UnreadablePath[]> {
     const { root, exclude } = this.#options.config.snapshot
     let empty = measured.length === 0
-    spool.addText(`[${measured.map((pair) => JSON.stringify(pair)).join(",")}`)
+    spool.addText(`[${pairsOf(measured)}`)
     const unreadable = await hashTree({
       root,
       exclude,
@@ -206,8 +212,19 @@ class SnapshotRunner implements Snapshots {
         spool.addBlock(block)
       },
     })
+    const { read } = await packages
+    if (read.length > 0) spool.addText(`${empty ? "" : ","}${pairsOf(read)}`)
     spool.addText("]")
     return unreadable
+  }
+
+  async #readPackages(algorithm: string): Promise<PackageBlocks> {
+    const { config, log } = this.#options
+    const { root, exclude, packages } = config.snapshot
+    if (!packages) return { blocks: [], read: [], fault: null }
+    const result = await readPackages({ root, exclude, algorithm })
+    if (result.fault !== null) log.warn("packages are missing in the snapshot", { fault: result.fault })
+    return result
   }
 
   #takeAllowance(): boolean {
@@ -228,6 +245,20 @@ function noFiles(counters: Counters, spool: SnapshotSpool): UnreadablePath[] {
   counters.setTotal(0)
   spool.addText("null")
   return []
+}
+
+function pairsOf(pairs: readonly (readonly [string, string])[]): string {
+  return pairs.map((pair) => JSON.stringify(pair)).join(",")
+}
+
+/** Nothing where no package is known: then the member is absent. */
+function addPackages(blocks: readonly Uint8Array[], spool: SnapshotSpool): void {
+  blocks.forEach((block, index) => {
+    if (index === 0) spool.addText(',"packages":[')
+    else spool.addBlock(COMMA)
+    spool.addBlock(block)
+  })
+  if (blocks.length > 0) spool.addText("]")
 }
 
 function membersOf(members: Readonly<Record<string, unknown>>): string {

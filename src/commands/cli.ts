@@ -97,6 +97,11 @@ const snapshotCommand = defineCommand({
       default: "cosmian_vm.snapshot",
       description: "where to write the snapshot",
     },
+    "save-evidence": {
+      type: "string",
+      valueHint: "FILE",
+      description: "keep the evidence that the VM was verified by; the snapshot names it",
+    },
     ...anchorArgs,
     ...credentialArgs,
   },
@@ -108,6 +113,7 @@ const snapshotCommand = defineCommand({
       ...trustOf(args),
       output: args.output,
       credentials: credentialsOf(args),
+      saveEvidence: args["save-evidence"] ?? null,
     })
   },
 })

@@ -131,7 +131,7 @@ describe("the command line", () => {
 describe("snapshot show", () => {
   test("tells what it holds, without obeying it", () => {
     const terminal = recorder()
-    expect(showSnapshot(BEFORE, false, terminal)).toBe(0)
+    expect(showSnapshot({ file: BEFORE, packages: false, json: false }, terminal)).toBe(0)
     const text = terminal.said.join("")
     for (const part of ["vm.example:5555", "2026-01-02T03:04:05.000Z", "not verified", "EACCES", A])
       expect(text).toContain(part)
@@ -141,7 +141,7 @@ describe("snapshot show", () => {
 
   test("--json holds the same", () => {
     const terminal = recorder()
-    showSnapshot(BEFORE, true, terminal)
+    showSnapshot({ file: BEFORE, packages: false, json: true }, terminal)
     expect(JSON.parse(terminal.said.join(""))).toMatchObject({
       host: "vm.example:5555",
       files: 1,

@@ -19,10 +19,18 @@ const showCommand = defineCommand({
       },
     ],
   }),
-  args: { file: snapshotFile("the snapshot; - is standard input"), json },
+  args: {
+    file: snapshotFile("the snapshot; - is standard input"),
+    packages: { type: "boolean", description: "list the packages, each with its number of files" },
+    json,
+  },
   async run({ args }) {
     const { showSnapshot } = await import("./snapshot-show.ts")
-    return showSnapshot(args.file, args.json === true)
+    return showSnapshot({
+      file: args.file,
+      packages: args.packages === true,
+      json: args.json === true,
+    })
   },
 })
 
@@ -31,7 +39,7 @@ const diffCommand = defineCommand({
     name: "diff",
     description: "tell how two snapshots differ",
     details: [
-      "Reference values of TEE, TPM, boot and IMA by name; files that were added, removed or changed, by directory. The text shows the first ones, --json all of them.",
+      "Reference values of TEE, TPM, boot and IMA by name; packages that were installed, removed or upgraded; files that were added, removed or changed, by package where it is known and else by directory. The text shows the first ones, --json all of them.",
       'Exit code 0 means that both could be read, whether they differ or not; in the JSON object, "equal" tells.',
     ],
     examples: [

@@ -15,6 +15,8 @@ import { openTerminal, type Style, type Terminal } from "./terminal.ts"
 /** Groups and files of a group that are shown; all of them are in `--json`. */
 const SHOWN_GROUPS = 50
 const SHOWN_FILES = 10
+/** A package's version says more than its files. */
+const SHOWN_PACKAGE_FILES = 4
 const MARKS = { added: "+", removed: "-", changed: "~" } as const
 
 /** `snapshot diff`: prints how two snapshots differ. Returns the exit code, which does not tell whether they do. */
@@ -39,14 +41,23 @@ export function renderDiff(diff: SnapshotDiff, style: Style): string {
       "",
       style.yellow("The digests are of different algorithms: only the names of files were compared."),
     )
-  if (groups.length > 0) lines.push("", style.bold("Files:"))
+  const byPackage = groups.filter(({ by }) => by === "package")
+  const others = groups.filter(({ by }) => by === "directory")
+  lines.push(...groupsOf("Packages:", byPackage, style))
+  lines.push(...groupsOf(byPackage.length === 0 ? "Files:" : "Files of no known package:", others, style))
+  return `${lines.join("\n")}\n`
+}
+
+function groupsOf(title: string, groups: readonly FileGroup[], style: Style): string[] {
+  if (groups.length === 0) return []
+  const lines = ["", style.bold(title)]
   for (const group of groups.slice(0, SHOWN_GROUPS)) lines.push(...groupLines(group, style))
   const rest = groups.slice(SHOWN_GROUPS)
   if (rest.length > 0) {
     const files = rest.reduce((sum, group) => sum + group.files.length, 0)
     lines.push(`  … and ${count(files)} more in ${count(rest.length)} places; --json lists them all`)
   }
-  return `${lines.join("\n")}\n`
+  return lines
 }
 
 function summary({ equal, files }: SnapshotDiff, style: Style): string {
@@ -74,13 +85,30 @@ function values(title: string, differences: readonly ValueDifference[], style: S
 }
 
 function groupLines(group: FileGroup, style: Style): string[] {
-  const shown = group.files.slice(0, SHOWN_FILES).map((file) => `    ${fileLine(file, group, style)}`)
+  const limit = group.by === "package" ? SHOWN_PACKAGE_FILES : SHOWN_FILES
+  const shown = group.files.slice(0, limit).map((file) => `    ${fileLine(file, group, style)}`)
   const rest = group.files.length - shown.length
   return [
-    `  ${style.bold(printable(group.name))}  ${style.dim(counts(group))}`,
+    `  ${style.bold(printable(group.name))}${versions(group)}  ${style.dim(counts(group))}`,
     ...shown,
     ...(rest > 0 ? [`    … and ${count(rest)} more`] : []),
   ]
+}
+
+/** `5.2.15-2 -> 5.2.15-3`, and what that is. */
+function versions({ package: change }: FileGroup): string {
+  if (change === undefined) return ""
+  const text = (list: readonly string[] | null) => printable((list ?? []).join(", "))
+  switch (change.kind) {
+    case "added":
+      return ` ${text(change.after)} installed`
+    case "removed":
+      return ` ${text(change.before)} removed`
+    case "upgraded":
+      return ` ${text(change.before)} -> ${text(change.after)}`
+    case "same":
+      return ` ${text(change.after ?? change.before)}`
+  }
 }
 
 /** Inside its directory a file needs no more than its own name. */

@@ -1,13 +1,22 @@
 import type { Shown, ShownRecord } from "../formats/describe/shown.ts"
-import type { Snapshot } from "../policy/snapshot.ts"
+import { NO_PACKAGE } from "../policy/file-hashes.ts"
+import { fileHashIndex, type Snapshot } from "../policy/snapshot.ts"
 import { jsonText } from "./json-text.ts"
 import { renderShown } from "./render-shown.ts"
 import { readSnapshotFile } from "./snapshot-file.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
 
+export interface ShowOptions {
+  readonly file: string
+  /** List the packages, instead of telling their number. */
+  readonly packages: boolean
+  readonly json: boolean
+}
+
 /** `snapshot show`: prints what a snapshot holds, with the number of its files in their place. Returns the exit code. */
-export function showSnapshot(file: string, json: boolean, terminal: Terminal = openTerminal()): number {
-  const summary = summaryOf(readSnapshotFile(file))
+export function showSnapshot(options: ShowOptions, terminal: Terminal = openTerminal()): number {
+  const { file, json } = options
+  const summary = summaryOf(readSnapshotFile(file), options.packages)
   if (json) terminal.out(jsonText(summary))
   else
     terminal.out(
@@ -17,13 +26,36 @@ export function showSnapshot(file: string, json: boolean, terminal: Terminal = o
 }
 
 /** Everything but the list of files. Null: the snapshot does not hold it. */
-export function summaryOf(snapshot: Snapshot): ShownRecord {
-  const { filehashes, unreadable, ...rest } = snapshot
+export function summaryOf(snapshot: Snapshot, listPackages = false): ShownRecord {
+  const { filehashes, unreadable, packages, superseded, ...rest } = snapshot
   return {
     ...Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, shown(value)])),
     files: filehashes?.length ?? null,
+    superseded: superseded?.length ?? 0,
+    packages: listPackages ? packagesOf(snapshot) : (packages?.length ?? null),
     unreadable: unreadable.map(([path, reason]) => ({ path, reason })),
   }
+}
+
+/** Each package with the number of its files, in order of name. */
+function packagesOf(snapshot: Snapshot): Shown {
+  const { packages } = snapshot
+  if (packages === undefined) return null
+  const index = fileHashIndex(snapshot)
+  const files = new Array<number>(packages.length).fill(0)
+  for (let at = 0; at < index.length; at++) {
+    const owner = index.packageAt(at)
+    if (owner !== NO_PACKAGE) files[owner] = (files[owner] ?? 0) + 1
+  }
+  return packages
+    .map(({ name, version, architecture, manager }, index) => ({
+      name,
+      version,
+      architecture,
+      manager,
+      files: files[index] ?? 0,
+    }))
+    .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
 }
 
 function shown(value: unknown): Shown {

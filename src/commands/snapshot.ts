@@ -1,11 +1,14 @@
+import { createHash } from "node:crypto"
 import type { AgentClient } from "../client/agent-client.ts"
 import { CodedError } from "../errors.ts"
-import { bytesEqual } from "../formats/hex.ts"
+import { committedBytes } from "../formats/evidence.ts"
+import { bytesEqual, toHex } from "../formats/hex.ts"
 import { printable, textToPath } from "../formats/path-text.ts"
+import type { SavedEvidence } from "../formats/saved-evidence.ts"
 import { type FileHashes, FileHashIndexBuilder, indexFileHashes } from "../policy/file-hashes.ts"
 import { imaReferenceOf } from "../policy/ima.ts"
 import { referenceOfTee } from "../policy/prove-tee.ts"
-import { encodeSnapshotBytes, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
+import { encodeSnapshotBytes, parseSnapshot, type Snapshot, type TakenUnder } from "../policy/snapshot.ts"
 import { tpmReferenceOf } from "../policy/tpm.ts"
 import type { Verdict } from "../policy/verdict.ts"
 import type { Judgement } from "../policy/verify-vm.ts"
@@ -17,15 +20,21 @@ import { jsonText } from "./json-text.ts"
 import { count, ProgressLine } from "./progress.ts"
 import { renderVerdict } from "./render.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
+import { beginOutputs, refuseSame } from "./verdict-outputs.ts"
 import { beginFile, type PendingFile } from "./write-file.ts"
 
 export interface SnapshotOptions extends ConnectionOptions, TrustOptions {
   readonly output: string
   readonly credentials: CredentialFiles
+  /** Where to keep the evidence that the VM is verified by; null: nowhere. */
+  readonly saveEvidence?: string | null
 }
+
+const PASSED_MEANS = "has attested"
 
 interface Taken {
   readonly verdict: Verdict
+  readonly collected: SavedEvidence
   /** Null where the VM did not attest. */
   readonly snapshot: Snapshot | null
 }
@@ -37,27 +46,34 @@ export async function takeSnapshot(
 ): Promise<number> {
   const appraisal = appraisalOf(options)
   const progress = new ProgressLine(terminal, !options.quiet && !options.json)
+  const { saveEvidence = null } = options
+  refuseSame([options.output, saveEvidence])
   const file = beginFile(options.output, 0o644)
+  const outputs = beginOutputs({ evidence: saveEvidence })
   try {
     const taken = await interruptible((signal) =>
       withAgent(options, signal, async (client) => {
         const attested = await attest(client, options, appraisal, progress, signal)
-        if (!attested.verdict.passed) return { verdict: attested.verdict, snapshot: null }
+        const { collected } = attested
+        if (!attested.verdict.passed) return { verdict: attested.verdict, collected, snapshot: null }
         const fromAgent = parseSnapshot(await filesOf(client, terminal, progress, signal))
-        const snapshot = withVerified(fromAgent, attested, attested.verdict)
+        const verified = withVerified(fromAgent, attested, attested.verdict)
+        const snapshot = { ...verified, taken_under: takenUnder(collected) }
         const { verdict } = attested.against(snapshot)
         // A snapshot that its own VM does not pass would only cause alarm later, so it is not written.
-        if (!verdict.passed) return { verdict, snapshot: null }
+        if (!verdict.passed) return { verdict, collected, snapshot: null }
         write(file, options.output, snapshot)
-        return { verdict: attested.verdict, snapshot }
+        return { verdict: attested.verdict, collected, snapshot }
       }),
     )
     progress.clear()
+    outputs.write({ ...taken, passedMeans: PASSED_MEANS })
     report(taken, options, terminal)
     return taken.verdict.exitCode
   } finally {
     progress.clear()
     file.abandon()
+    outputs.abandon()
   }
 }
 
@@ -84,9 +100,11 @@ export function withVerified(
   { tee, tpm, ima }: Judgement,
   { target, at }: Verdict,
 ): Snapshot {
+  // Of an earlier time and another verification, if they are there at all: what the VM says about them counts for nothing.
+  const { superseded, taken_under, ...told } = fromAgent
   const measured = ima === null ? null : imaReferenceOf(ima, fromAgent.hash_algorithm ?? undefined)
   return {
-    ...fromAgent,
+    ...told,
     format: 2,
     tee_policy: null,
     tee_reference: null,
@@ -102,6 +120,16 @@ export function withVerified(
   }
 }
 
+/** Names the evidence that the VM was verified by, so that a file with it can be recognised. */
+function takenUnder({ nonce, evidence: { tee, tpm } }: SavedEvidence): TakenUnder {
+  const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
+  return {
+    nonce: toHex(nonce),
+    tee_report: tee === null ? null : digest(committedBytes(tee)),
+    tpm_quote: tpm === null ? null : digest(tpm.quote),
+  }
+}
+
 /** All pairs of both, each once. */
 function united(files: FileHashes | null, measured: readonly (readonly [string, string])[]): FileHashes {
   const index = indexFileHashes(files ?? [])
@@ -112,8 +140,9 @@ function united(files: FileHashes | null, measured: readonly (readonly [string, 
   })
   if (missing.length === 0) return index
   const builder = new FileHashIndexBuilder()
-  for (const pairs of [index, missing])
-    for (const [path, digest] of pairs) builder.add(textToPath(path), Buffer.from(digest, "hex"))
+  for (let at = 0; at < index.length; at++)
+    builder.add(index.pathAt(at), index.digestAt(at), index.packageAt(at))
+  for (const [path, digest] of missing) builder.add(textToPath(path), Buffer.from(digest, "hex"))
   return builder.build()
 }
 
@@ -139,7 +168,7 @@ function report({ verdict, snapshot }: Taken, options: SnapshotOptions, terminal
     return
   }
   terminal.out(
-    renderVerdict(verdict, { style, columns: terminal.outColumns, quiet, passedMeans: "has attested" }),
+    renderVerdict(verdict, { style, columns: terminal.outColumns, quiet, passedMeans: PASSED_MEANS }),
   )
   if (snapshot === null) {
     terminal.talk("no snapshot was written\n")

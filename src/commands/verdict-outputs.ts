@@ -72,7 +72,8 @@ export function beginOutputs(outputs: VerdictOutputs): PendingOutputs {
   }
 }
 
-function refuseSame(paths: readonly (string | null | undefined)[]): void {
+/** @throws UsageError ERR_BAD_VALUE where two outputs are one file. */
+export function refuseSame(paths: readonly (string | null | undefined)[]): void {
   const names = paths.flatMap((path) => (path === null || path === undefined ? [] : resolve(path)))
   const twice = names.find((name, index) => names.indexOf(name) !== index)
   if (twice === undefined) return

@@ -7,6 +7,11 @@ export interface FileHashes extends Iterable<readonly [path: string, digest: str
   readonly length: number
 }
 
+/** Stands for "no package" where a pair's package is asked for. */
+export const NO_PACKAGE = -1
+/** Claims of one path that are looked at, where underscores and spaces make several paths equal. */
+const MAX_EQUAL_CLAIMS = 16
+
 /** What an index knows about a path and a digest. */
 export type Lookup = "match" | "other-digest" | "unknown"
 
@@ -30,6 +35,8 @@ export class FileHashIndex implements FileHashes {
   readonly #digestEnds: Uint32Array
   /** Positions in order; null where the pairs came in order. */
   readonly #order: Uint32Array | null
+  /** Number of the package that each pair belongs to, plus one; null where no pair belongs to one. */
+  readonly #owners: Uint32Array | null
 
   /** Made by {@link FileHashIndexBuilder}. Ends are offsets: pair i begins where pair i - 1 ends. */
   constructor(
@@ -38,6 +45,8 @@ export class FileHashIndex implements FileHashes {
     pathEnds: Uint32Array,
     digests: Uint8Array,
     digestEnds: Uint32Array,
+    owners: Uint32Array | null,
+    claims: FileHashIndex | null,
   ) {
     this.length = length
     this.#paths = paths
@@ -45,6 +54,7 @@ export class FileHashIndex implements FileHashes {
     this.#digests = digests
     this.#digestEnds = digestEnds
     this.#order = this.#isOrdered() ? null : this.#sorted()
+    this.#owners = claims === null ? owners : this.#claimed(claims, owners)
   }
 
   static readonly EMPTY = new FileHashIndex(
@@ -53,6 +63,8 @@ export class FileHashIndex implements FileHashes {
     new Uint32Array(0),
     new Uint8Array(0),
     new Uint32Array(0),
+    null,
+    null,
   )
 
   /** Looks up the path at [pathStart, pathEnd) and the digest at [digestStart, digestEnd) of `bytes`. */
@@ -109,7 +121,14 @@ export class FileHashIndex implements FileHashes {
 
   /** Digests (hex) that the index holds for a path, at most `limit` of them. */
   digestsOf(path: Uint8Array, limit: number): string[] {
+    const { start, end } = this.positionsOf(path)
     const out: string[] = []
+    for (let at = start; out.length < limit && at < end; at++) out.push(toHex(this.#digest(this.#at(at))))
+    return out
+  }
+
+  /** Positions of the pairs of a path: from `start` up to `end`, which are equal where there is none. */
+  positionsOf(path: Uint8Array): { readonly start: number; readonly end: number } {
     let low = 0
     let high = this.length
     while (low < high) {
@@ -117,9 +136,14 @@ export class FileHashIndex implements FileHashes {
       if (comparePaths(this.#path(this.#at(middle)), path) < 0) low = middle + 1
       else high = middle
     }
-    for (let at = low; out.length < limit && this.#hasPath(at, path); at++)
-      out.push(toHex(this.#digest(this.#at(at))))
-    return out
+    let end = low
+    while (this.#hasPath(end, path)) end += 1
+    return { start: low, end }
+  }
+
+  /** Number of the package that the pair at a position in order belongs to, or {@link NO_PACKAGE}. */
+  packageAt(position: number): number {
+    return this.#owners === null ? NO_PACKAGE : (this.#owners[this.#at(position)] ?? 0) + NO_PACKAGE
   }
 
   /** Bytes of the path of the pair at a position in order. A view: not to be written to. */
@@ -187,6 +211,24 @@ export class FileHashIndex implements FileHashes {
     return ownLength - length
   }
 
+  /** Gives pairs without a package that of the claim on their path. */
+  #claimed(claims: FileHashIndex, known: Uint32Array | null): Uint32Array {
+    const owners = known ?? new Uint32Array(this.length)
+    let next = 0
+    for (let position = 0; position < this.length; position++) {
+      while (next < claims.length && claims.comparePath(next, this, position) < 0) next += 1
+      const pair = this.#at(position)
+      if (owners[pair] !== 0) continue
+      const last = Math.min(claims.length, next + MAX_EQUAL_CLAIMS)
+      for (let claim = next; claim < last && claims.comparePath(claim, this, position) === 0; claim++)
+        if (Buffer.compare(claims.pathAt(claim), this.#path(pair)) === 0) {
+          owners[pair] = claims.packageAt(claim) - NO_PACKAGE
+          break
+        }
+    }
+    return owners
+  }
+
   #isOrdered(): boolean {
     for (let pair = 1; pair < this.length; pair++) if (this.#compare(pair - 1, this, pair) > 0) return false
     return true
@@ -252,6 +294,7 @@ export class FileHashIndexBuilder {
   /** Digest sizes that occurred, in bytes. */
   readonly digestSizes = new Set<number>()
   #lastSize = -1
+  #owners: Uint32Array | null = null
 
   /** Makes room for that many more bytes of path and of digest. */
   reserve(pathBytes: number, digestBytes: number): void {
@@ -279,15 +322,40 @@ export class FileHashIndexBuilder {
     this.length += 1
   }
 
-  add(path: Uint8Array, digest: Uint8Array): void {
+  add(path: Uint8Array, digest: Uint8Array, owner = NO_PACKAGE): void {
     this.reserve(path.length, digest.length)
     this.paths.set(path, this.pathBytes)
     this.digests.set(digest, this.digestBytes)
     this.end(this.pathBytes + path.length, this.digestBytes + digest.length)
+    if (owner !== NO_PACKAGE) this.own(this.length - 1, 1, owner)
   }
 
-  build(): FileHashIndex {
-    return new FileHashIndex(this.length, this.paths, this.#pathEnds, this.digests, this.#digestEnds)
+  /** Says that `count` pairs from the pair `first` on, in order of adding, belong to a package. False where one belongs to another. */
+  own(first: number, count: number, owner: number): boolean {
+    if (this.#owners === null || this.#owners.length < this.length) {
+      const owners = new Uint32Array(this.#pathEnds.length)
+      if (this.#owners !== null) owners.set(this.#owners)
+      this.#owners = owners
+    }
+    for (let pair = first; pair < first + count; pair++) {
+      if (this.#owners[pair] !== 0) return false
+      this.#owners[pair] = owner - NO_PACKAGE
+    }
+    return true
+  }
+
+  /** @param claims paths with their packages, for pairs that have none yet. */
+  build(claims: FileHashIndex | null = null): FileHashIndex {
+    const ends = this.#digestEnds
+    return new FileHashIndex(
+      this.length,
+      this.paths,
+      this.#pathEnds,
+      this.digests,
+      ends,
+      this.#owners,
+      claims,
+    )
   }
 }
 

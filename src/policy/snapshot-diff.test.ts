@@ -62,21 +62,6 @@ describe("files", () => {
     ])
   })
 
-  test("are grouped by package where it is known, packages first", () => {
-    const after: Pairs = [
-      ["/etc/local", A],
-      ["/usr/bin/tool", A],
-      ["/usr/share/tool", A],
-    ]
-    const { groups } = diffSnapshots(snapshot([]), snapshot(after), (path) =>
-      path.endsWith("tool") ? "tool 1.2" : null,
-    ).files
-    expect(groups.map(({ by, name, added }) => [by, name, added])).toEqual([
-      ["package", "tool 1.2", 2],
-      ["directory", "/etc", 1],
-    ])
-  })
-
   test("with several digests are changed when one of them differs, and only then", () => {
     const two: Pairs = [
       ["/a", A],

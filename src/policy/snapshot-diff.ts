@@ -1,7 +1,8 @@
 import { toHex } from "../formats/hex.ts"
 import { pathToText } from "../formats/path-text.ts"
-import type { FileHashIndex } from "./file-hashes.ts"
-import { fileHashIndex, type Snapshot } from "./snapshot.ts"
+import { type FileHashIndex, NO_PACKAGE } from "./file-hashes.ts"
+import { fileHashIndex, type Package, type Snapshot } from "./snapshot.ts"
+import { packageKey } from "./snapshot-packages.ts"
 import { differingValues, originValues, referenceValues, type ValueDifference } from "./snapshot-values.ts"
 
 /** A file that two snapshots have differently. Digests in hex, in order; a path may have several. */
@@ -17,12 +18,25 @@ export interface FileDifference {
 /** Differing files of one package, or, where the package is not known, of one directory. */
 export interface FileGroup {
   readonly by: "package" | "directory"
+  /** Of the package without its version, or of the directory. */
   readonly name: string
+  /** Of a package; absent for a directory. */
+  readonly package?: PackageChange
   readonly added: number
   readonly removed: number
   readonly changed: number
   /** In order of path. */
   readonly files: readonly FileDifference[]
+}
+
+/** What became of a package. Versions in the order of each snapshot; several where old and new are allowed side by side. */
+export interface PackageChange {
+  readonly kind: "added" | "removed" | "upgraded" | "same"
+  readonly manager: Package["manager"]
+  readonly architecture: string | null
+  /** Null: that snapshot knows no packages. */
+  readonly before: readonly string[] | null
+  readonly after: readonly string[] | null
 }
 
 export interface SnapshotDiff {
@@ -39,25 +53,22 @@ export interface SnapshotDiff {
     readonly unchanged: number
     /** False where the snapshots hold digests of different algorithms: then only paths are compared, and none counts as changed. */
     readonly digestsCompared: boolean
+    /** Packages first, those without a differing file where their version differs; then directories. */
     readonly groups: readonly FileGroup[]
   }
 }
 
-/** Package that a file belongs to; null where it is not known. */
-export type PackageOf = (path: string) => string | null
-
 /** What differs between an earlier and a later snapshot. */
-export function diffSnapshots(
-  before: Snapshot,
-  after: Snapshot,
-  packageOf: PackageOf = () => null,
-): SnapshotDiff {
+export function diffSnapshots(before: Snapshot, after: Snapshot): SnapshotDiff {
   const { hash_algorithm: algorithm } = before
   const digestsCompared =
     algorithm === null || after.hash_algorithm === null || algorithm === after.hash_algorithm
-  const groups = new Groups(packageOf)
-  const unchanged = compareFiles(fileHashIndex(before), fileHashIndex(after), digestsCompared, (difference) =>
-    groups.add(difference),
+  const groups = new Groups(before.packages ?? null, after.packages ?? null)
+  const unchanged = compareFiles(
+    fileHashIndex(before),
+    fileHashIndex(after),
+    digestsCompared,
+    (difference, owners) => groups.add(difference, owners),
   )
   const references = differingValues(referenceValues(before), referenceValues(after))
   const { added, removed, changed } = groups
@@ -69,7 +80,13 @@ export function diffSnapshots(
   }
 }
 
-type Report = (difference: FileDifference) => void
+/** Numbers of the packages that a path belongs to in the two snapshots, or NO_PACKAGE. */
+interface Owners {
+  readonly before: number
+  readonly after: number
+}
+
+type Report = (difference: FileDifference, owners: Owners) => void
 
 /** Walks both indexes once, in their common order. Returns the number of paths without a difference. */
 function compareFiles(a: FileHashIndex, b: FileHashIndex, digests: boolean, report: Report): number {
@@ -82,11 +99,21 @@ function compareFiles(a: FileHashIndex, b: FileHashIndex, digests: boolean, repo
     const endB = order >= 0 ? endOfPath(b, atB) : atB
     // Nearly all files: one digest on each side, and the same.
     if (endA - atA === 1 && endB - atB === 1 && a.compare(atA, b, atB) === 0) unchanged += 1
-    else unchanged += comparePaths(digestsByPath(a, atA, endA), digestsByPath(b, atB, endB), digests, report)
+    else {
+      const owners = { before: ownerIn(a, atA, endA), after: ownerIn(b, atB, endB) }
+      const told = (difference: FileDifference) => report(difference, owners)
+      unchanged += comparePaths(digestsByPath(a, atA, endA), digestsByPath(b, atB, endB), digests, told)
+    }
     atA = endA
     atB = endB
   }
   return unchanged
+}
+
+/** The first package that one of the pairs belongs to. */
+function ownerIn(index: FileHashIndex, start: number, end: number): number {
+  for (let at = start; at < end; at++) if (index.packageAt(at) !== NO_PACKAGE) return index.packageAt(at)
+  return NO_PACKAGE
 }
 
 /** Position behind the pairs whose paths equal that at `start`, as far as the index can tell them apart. */
@@ -113,7 +140,7 @@ function comparePaths(
   a: ReadonlyMap<string, ReadonlySet<string>>,
   b: ReadonlyMap<string, ReadonlySet<string>>,
   digests: boolean,
-  report: Report,
+  report: (difference: FileDifference) => void,
 ): number {
   let unchanged = 0
   for (const path of new Set([...a.keys(), ...b.keys()])) {
@@ -136,39 +163,89 @@ class Groups {
   added = 0
   removed = 0
   changed = 0
-  readonly #packageOf: PackageOf
+  readonly #before: readonly Package[] | null
+  readonly #after: readonly Package[] | null
+  readonly #changes: ReadonlyMap<string, PackageChange>
   readonly #groups = new Map<string, Counted>()
 
-  constructor(packageOf: PackageOf) {
-    this.#packageOf = packageOf
+  constructor(before: readonly Package[] | null, after: readonly Package[] | null) {
+    this.#before = before
+    this.#after = after
+    this.#changes = packageChanges(before, after)
   }
 
-  add(difference: FileDifference): void {
+  add(difference: FileDifference, { before, after }: Owners): void {
     this[difference.kind] += 1
-    const group = this.#groupOf(difference.path)
+    const owner = this.#after?.[after] ?? this.#before?.[before] ?? null
+    const group = this.#groupOf(owner, directoryOf(difference.path))
     group[difference.kind] += 1
     group.files.push(difference)
   }
 
   /** Packages first, then directories, each by name. */
   ordered(): FileGroup[] {
+    for (const one of [...(this.#before ?? []), ...(this.#after ?? [])])
+      if (this.#changes.get(packageKey(one))?.kind !== "same") this.#groupOf(one, "")
     return [...this.#groups.values()].sort((a, b) => {
       if (a.by !== b.by) return a.by === "package" ? -1 : 1
-      return a.name < b.name ? -1 : 1
+      if (a.name !== b.name) return a.name < b.name ? -1 : 1
+      return (a.package?.architecture ?? "") < (b.package?.architecture ?? "") ? -1 : 1
     })
   }
 
-  #groupOf(path: string): Counted {
-    const owner = this.#packageOf(path)
-    const by = owner === null ? "directory" : "package"
-    const name = owner ?? directoryOf(path)
-    const key = `${by} ${name}`
+  #groupOf(owner: Package | null, directory: string): Counted {
+    const key = owner === null ? directory : packageKey(owner)
     const known = this.#groups.get(key)
     if (known !== undefined) return known
-    const group: Counted = { by, name, added: 0, removed: 0, changed: 0, files: [] }
+    const change = this.#changes.get(key)
+    const group: Counted = {
+      by: owner === null ? "directory" : "package",
+      name: owner?.name ?? directory,
+      ...(change === undefined ? {} : { package: change }),
+      added: 0,
+      removed: 0,
+      changed: 0,
+      files: [],
+    }
     this.#groups.set(key, group)
     return group
   }
+}
+
+/** By {@link packageKey}. Where one of the snapshots knows no packages, nothing is said to have changed. */
+function packageChanges(
+  before: readonly Package[] | null,
+  after: readonly Package[] | null,
+): ReadonlyMap<string, PackageChange> {
+  const all = new Map<string, { first: Package; before: string[]; after: string[] }>()
+  for (const [side, packages] of [
+    ["before", before],
+    ["after", after],
+  ] as const)
+    for (const one of packages ?? []) {
+      const key = packageKey(one)
+      const known = all.get(key) ?? { first: one, before: [], after: [] }
+      if (!known[side].includes(one.version)) known[side].push(one.version)
+      all.set(key, known)
+    }
+  const both = before !== null && after !== null
+  const out = new Map<string, PackageChange>()
+  for (const [key, { first, ...versions }] of all)
+    out.set(key, {
+      kind: both ? kindOf(versions) : "same",
+      manager: first.manager,
+      architecture: first.architecture,
+      before: before === null ? null : versions.before,
+      after: after === null ? null : versions.after,
+    })
+  return out
+}
+
+function kindOf({ before, after }: Record<"before" | "after", readonly string[]>): PackageChange["kind"] {
+  if (before.length === 0) return "added"
+  if (after.length === 0) return "removed"
+  const same = before.length === after.length && before.every((version) => after.includes(version))
+  return same ? "same" : "upgraded"
 }
 
 function directoryOf(path: string): string {

@@ -32,7 +32,7 @@ export function readFileHashes(cursor: JsonCursor): FileHashIndexBuilder {
 }
 
 /** Copies the path's bytes into the builder; gives the end there. */
-function readPath(cursor: JsonCursor, builder: FileHashIndexBuilder): number {
+export function readPath(cursor: JsonCursor, builder: FileHashIndexBuilder): number {
   cursor.expect('"')
   const { bytes, at: start } = cursor
   const end = bytes.indexOf(QUOTE, start)

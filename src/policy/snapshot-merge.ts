@@ -1,6 +1,7 @@
 import { CodedError } from "../errors.ts"
-import { type FileHashIndex, FileHashIndexBuilder } from "./file-hashes.ts"
-import { fileHashIndex, type Snapshot } from "./snapshot.ts"
+import { FileHashIndex, FileHashIndexBuilder, NO_PACKAGE } from "./file-hashes.ts"
+import { fileHashIndex, type Snapshot, supersededIndex } from "./snapshot.ts"
+import { PackageTable } from "./snapshot-packages.ts"
 import { differingValues, referenceValues } from "./snapshot-values.ts"
 
 /** A snapshot with the name of its file, for messages. */
@@ -25,13 +26,32 @@ export function mergeSnapshots(snapshots: readonly NamedSnapshot[]): Snapshot {
   let latest = first.snapshot
   for (const { snapshot } of others) if (timeOf(snapshot) > timeOf(latest)) latest = snapshot
   const { tpm_reference } = first.snapshot
+  const { superseded, packages, ...rest } = latest
   return {
-    ...latest,
+    ...rest,
     tpm_reference: tpm_reference && { ...tpm_reference, clock: latestClock(snapshots) },
     unreadable: unreadableOf(snapshots),
-    filehashes: snapshots.every(({ snapshot }) => snapshot.filehashes === null)
-      ? null
-      : snapshots.map(({ snapshot }) => fileHashIndex(snapshot)).reduce(union),
+    ...filesOf(snapshots.map(({ snapshot }) => snapshot)),
+  }
+}
+
+type Files = Pick<Snapshot, "filehashes" | "packages" | "superseded">
+
+/** All files of all, each with its package. What one of them accepts is superseded in none. */
+function filesOf(snapshots: readonly Snapshot[]): Files {
+  const table = new PackageTable()
+  const owned = snapshots.map((snapshot) => ({ snapshot, numbers: table.numbers(snapshot.packages ?? []) }))
+  const files = owned
+    .map(({ snapshot, numbers }) => ({ index: fileHashIndex(snapshot), numbers }))
+    .reduce(union, NOTHING)
+  const old = owned
+    .map(({ snapshot, numbers }) => ({ index: supersededIndex(snapshot), numbers }))
+    .reduce(union, NOTHING)
+  const kept = without(old.index, files.index)
+  return {
+    filehashes: snapshots.every(({ filehashes }) => filehashes === null) ? null : files.index,
+    ...(snapshots.every(({ packages }) => packages === undefined) ? {} : { packages: table.packages }),
+    ...(kept.length === 0 ? {} : { superseded: kept }),
   }
 }
 
@@ -71,17 +91,44 @@ function unreadableOf(snapshots: readonly NamedSnapshot[]): Snapshot["unreadable
   return [...reasons]
 }
 
+/** An index and the number that each of its packages gets in the result; null: the numbers are those already. */
+interface Owned {
+  readonly index: FileHashIndex
+  readonly numbers: readonly number[] | null
+}
+
+const NOTHING: Owned = { index: FileHashIndex.EMPTY, numbers: null }
+
 /** All pairs of both, each once, in order. */
-function union(a: FileHashIndex, b: FileHashIndex): FileHashIndex {
+function union(a: Owned, b: Owned): Owned {
   const builder = new FileHashIndexBuilder()
+  const add = ({ index, numbers }: Owned, position: number) => {
+    const owner = index.packageAt(position)
+    const number = numbers === null ? owner : (numbers[owner] ?? NO_PACKAGE)
+    builder.add(index.pathAt(position), index.digestAt(position), number)
+  }
   let atA = 0
   let atB = 0
-  while (atA < a.length || atB < b.length) {
-    const order = atA === a.length ? 1 : atB === b.length ? -1 : a.compare(atA, b, atB)
-    if (order <= 0) builder.add(a.pathAt(atA), a.digestAt(atA))
-    else builder.add(b.pathAt(atB), b.digestAt(atB))
-    if (order <= 0) atA = behind(a, atA)
-    if (order >= 0) atB = behind(b, atB)
+  while (atA < a.index.length || atB < b.index.length) {
+    const order =
+      atA === a.index.length ? 1 : atB === b.index.length ? -1 : a.index.compare(atA, b.index, atB)
+    // Where both have it, the one that knows its package is taken.
+    if (order < 0 || (order === 0 && a.index.packageAt(atA) !== NO_PACKAGE)) add(a, atA)
+    else add(b, atB)
+    if (order <= 0) atA = behind(a.index, atA)
+    if (order >= 0) atB = behind(b.index, atB)
+  }
+  return { index: builder.build(), numbers: null }
+}
+
+/** Pairs of an index that another does not have; packages keep their numbers. */
+export function without(index: FileHashIndex, other: FileHashIndex): FileHashIndex {
+  const builder = new FileHashIndexBuilder()
+  let next = 0
+  for (let at = 0; at < index.length; at++) {
+    while (next < other.length && other.compare(next, index, at) < 0) next += 1
+    if (next < other.length && other.compare(next, index, at) === 0) continue
+    builder.add(index.pathAt(at), index.digestAt(at), index.packageAt(at))
   }
   return builder.build()
 }

@@ -233,7 +233,7 @@ function isByte(value: JsonValue): value is number {
 }
 
 /** Null where the member is absent. @throws ParseError ERR_MALFORMED */
-function hexOrNull(record: JsonRecord, name: string, size: number): string | null {
+export function hexOrNull(record: JsonRecord, name: string, size: number): string | null {
   const text = record.stringOrNull(name)
   if (text === null || (text.length === size * 2 && /^[0-9a-f]*$/.test(text))) return text
   throw record.wrong(name, `${size} bytes in lower-case hex, or null`, text)

@@ -23,7 +23,8 @@ const CLOCK = "tpm_reference.clock"
  * is not named here is a reference value, so that one which is new to snapshots is never merged unseen.
  */
 export function referenceValues(snapshot: Snapshot): NamedValues {
-  const { filehashes, unreadable, taken_at, host, agent_version, ...references } = snapshot
+  const { filehashes, unreadable, taken_at, host, agent_version, ...more } = snapshot
+  const { packages, superseded, taken_under, ...references } = more
   const values = new Map<string, string>()
   for (const [name, value] of Object.entries(references)) flatten(name, value, values)
   values.delete(CLOCK)
@@ -31,9 +32,11 @@ export function referenceValues(snapshot: Snapshot): NamedValues {
 }
 
 /** When, where and by which version the snapshot was taken. */
-export function originValues({ taken_at, host, agent_version, tpm_reference }: Snapshot): NamedValues {
+export function originValues(snapshot: Snapshot): NamedValues {
+  const { taken_at, host, agent_version, taken_under, tpm_reference } = snapshot
   const values = new Map<string, string>()
-  for (const [name, value] of Object.entries({ taken_at, host, agent_version })) flatten(name, value, values)
+  for (const [name, value] of Object.entries({ taken_at, host, agent_version, taken_under }))
+    flatten(name, value, values)
   flatten(CLOCK, tpm_reference?.clock, values)
   return values
 }

@@ -3,8 +3,10 @@ import { HASH_ALGORITHMS, hashAlgorithm, hashAlgorithmOfSize } from "../formats/
 import { isArray, JsonCursor, type JsonRecord } from "../formats/strict-json.ts"
 import { type FileHashes, FileHashIndex, type FileHashIndexBuilder, indexFileHashes } from "./file-hashes.ts"
 import { readFileHashes, writeFileHashes } from "./snapshot-files.ts"
+import { encodePackages, type Package, PackagesReader } from "./snapshot-packages.ts"
 import {
   hex,
+  hexOrNull,
   parseTeePolicy,
   parseTeeReference,
   type TdxReference,
@@ -12,6 +14,7 @@ import {
   type TeeReference,
 } from "./snapshot-tee.ts"
 
+export type { Package } from "./snapshot-packages.ts"
 export type { SevPolicy, TdxPolicy, TdxReference, TeePolicy, TeeReference } from "./snapshot-tee.ts"
 
 /**
@@ -40,6 +43,22 @@ export interface Snapshot {
   readonly ima_reference: ImaReference | null
   /** Files that could not be hashed, each with the reason (`EACCES`). Empty in format 1. */
   readonly unreadable: readonly (readonly [path: string, reason: string])[]
+  /** Installed packages; `filehashes` and `superseded` know to which a file belongs. Absent: not known. Format 2 only, like what follows. */
+  readonly packages?: readonly Package[]
+  /** Digests that were accepted until an update replaced them. They are never accepted, and only known by name. Absent: none. */
+  readonly superseded?: FileHashes
+  /** The evidence that the VM was verified by when the snapshot was taken. */
+  readonly taken_under?: TakenUnder
+}
+
+/** Ties a snapshot to the evidence of its moment, which may have been saved. Hex. */
+export interface TakenUnder {
+  /** 32 bytes, drawn by whoever took the snapshot. */
+  readonly nonce: string
+  /** SHA-256 of the TEE's report or quote, as signed by the hardware; null: the VM has no TEE. */
+  readonly tee_report: string | null
+  /** SHA-256 of the TPM's quote (TPMS_ATTEST); null: the VM has no TPM. */
+  readonly tpm_quote: string | null
 }
 
 export interface TpmPolicy {
@@ -77,19 +96,36 @@ const RETAKE = "take a new snapshot of the VM"
  */
 export function parseSnapshot(bytes: Uint8Array, maxBytes = MAX_SNAPSHOT_BYTES): Snapshot {
   const cursor = new JsonCursor("snapshot", bytes, maxBytes)
-  let files: FileHashIndexBuilder | null = null
+  const large: LargeMembers = { filehashes: null, superseded: null, packages: null }
   const root = cursor.record("", (name) => {
+    if (cursor.peek() !== 0x5b) return undefined
     // Nearly all of the file: read straight into the index, without a string for each path and digest.
-    if (name !== "filehashes" || cursor.peek() !== 0x5b) return undefined
-    files = readFileHashes(cursor)
+    if (name === "filehashes" || name === "superseded") large[name] = readFileHashes(cursor)
+    else if (name === "packages") {
+      large.packages = new PackagesReader()
+      large.packages.read(cursor)
+    } else return undefined
     return true
   })
   cursor.end()
   const format = formatOf(root)
-  const snapshot: Snapshot = { format, ...parseCommon(root, files), ...parseAdded(root, format) }
+  const snapshot: Snapshot = {
+    format,
+    ...parseCommon(root, large),
+    ...parseAdded(root, format),
+    ...(format === 1 ? {} : parsePackages(root, large)),
+  }
   root.finish()
-  checkDigestSizes(snapshot.hash_algorithm, files, root)
+  checkDigestSizes(snapshot.hash_algorithm, large.filehashes, root)
+  checkDigestSizes(snapshot.hash_algorithm, large.superseded, root)
   return snapshot
+}
+
+/** Members that are read as they come; null: null or absent. */
+interface LargeMembers {
+  filehashes: FileHashIndexBuilder | null
+  superseded: FileHashIndexBuilder | null
+  packages: PackagesReader | null
 }
 
 /**
@@ -132,10 +168,28 @@ function textBeforeFiles(snapshot: Snapshot): string {
       ima_reference,
     }
     for (const [name, value] of Object.entries(added)) members.push([name, JSON.stringify(value)])
-    members.push(["unreadable", lines(snapshot.unreadable)])
+    members.push(["unreadable", lines(snapshot.unreadable)], ...packageMembers(snapshot))
   }
   members.push(["filehashes", ""])
   return `{\n${members.map(([name, value]) => `"${name}": ${value}`).join(",\n")}`
+}
+
+/** Those that are not there are left out, so that a file without them stays as it is. */
+function packageMembers(snapshot: Snapshot): [string, string][] {
+  const { packages, superseded, taken_under } = snapshot
+  const old = supersededIndex(snapshot)
+  return [
+    ...(taken_under === undefined ? [] : [["taken_under", JSON.stringify(taken_under)] as [string, string]]),
+    ...(packages === undefined
+      ? []
+      : [["packages", encodePackages(packages, fileHashIndex(snapshot), old)] as [string, string]]),
+    ...(superseded === undefined ? [] : [["superseded", lines(old)] as [string, string]]),
+  ]
+}
+
+/** Index of the digests that were replaced. Empty where there are none. */
+export function supersededIndex({ superseded }: Snapshot): FileHashIndex {
+  return superseded === undefined ? FileHashIndex.EMPTY : indexFileHashes(superseded)
 }
 
 /** Index of the snapshot's reference values, for appraisal. Empty where it has none. */
@@ -163,7 +217,7 @@ function formatOf(root: JsonRecord): 1 | 2 {
 
 type Common = Pick<Snapshot, "cloud_type" | "tee_policy" | "tpm_policy" | "filehashes">
 
-function parseCommon(root: JsonRecord, files: FileHashIndexBuilder | null): Common {
+function parseCommon(root: JsonRecord, { filehashes: files, packages }: LargeMembers): Common {
   const cloud = root.stringOrNull("cloud_type")
   const cloud_type = cloud === null ? null : (CLOUDS.find((known) => known === cloud) ?? undefined)
   if (cloud_type === undefined) throw root.wrong("cloud_type", `${CLOUDS.join(", ")} or null`, cloud)
@@ -175,11 +229,40 @@ function parseCommon(root: JsonRecord, files: FileHashIndexBuilder | null): Comm
     cloud_type,
     tee_policy: tee && parseTeePolicy(tee),
     tpm_policy: tpm && parseTpmPolicy(tpm),
-    filehashes: files === null ? null : files.build(),
+    filehashes: files === null ? null : packages === null ? files.build() : packages.index("files", files),
   }
 }
 
-type Added = Omit<Snapshot, keyof Common | "format">
+type WithPackages = Pick<Snapshot, "packages" | "superseded" | "taken_under">
+
+function parsePackages(root: JsonRecord, { packages, superseded }: LargeMembers): WithPackages {
+  const list = root.take("packages")
+  if (list !== null && packages === null) throw root.wrong("packages", "an array or null", list)
+  const old = root.take("superseded")
+  if (old !== null && superseded === null) throw root.wrong("superseded", "an array or null", old)
+  const under = root.recordOrNull("taken_under")
+  return {
+    ...(packages === null ? {} : { packages: packages.packages }),
+    ...(superseded === null
+      ? {}
+      : {
+          superseded: packages === null ? superseded.build() : packages.index("superseded", superseded),
+        }),
+    ...(under === null ? {} : { taken_under: parseTakenUnder(under) }),
+  }
+}
+
+function parseTakenUnder(record: JsonRecord): TakenUnder {
+  const under = {
+    nonce: hex(record, "nonce", 32),
+    tee_report: hexOrNull(record, "tee_report", 32),
+    tpm_quote: hexOrNull(record, "tpm_quote", 32),
+  }
+  record.finish()
+  return under
+}
+
+type Added = Omit<Snapshot, keyof Common | "format" | keyof WithPackages>
 
 function parseAdded(root: JsonRecord, format: 1 | 2): Added {
   // The predecessor's file has none of these names: there they are unknown members, and refused as such.
