@@ -113,6 +113,13 @@ export const CATALOGUE = {
   ERR_TPM_QUALIFYING_DATA: { title: "the quote was not made for this verification", exit: "tpm" },
   ERR_TPM_PCR_SELECTION: { title: "the quote covers other PCRs than asked for", exit: "tpm" },
   ERR_TPM_PCR_DIGEST: { title: "the PCR values are not those that the TPM signed", exit: "tpm" },
+  ERR_TPM_AK_UNPROVEN: { title: "nothing proves that the attestation key is held by a TPM", exit: "tpm" },
+  ERR_TPM_AK_CERTIFICATE: { title: "the certificate is not that of the attestation key", exit: "tpm" },
+  ERR_TPM_CREDENTIAL: {
+    title: "the attestation key is not in the TPM of the endorsement key",
+    exit: "tpm",
+  },
+  ERR_TPM_CA: { title: "the directory holds no usable root certificate of a TPM's maker", exit: "usage" },
   ERR_TPM_AK_CHANGED: { title: "the quote is by another TPM key than the snapshot's", exit: "tpm" },
   ERR_TPM_INCOMPLETE: { title: "a part of the TPM's evidence is missing", exit: "tpm" },
   ERR_TPM_ROLLED_BACK: { title: "the TPM's boot counter is lower than the snapshot's", exit: "tpm" },

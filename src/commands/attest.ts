@@ -13,6 +13,7 @@ import { CHECKS, type Check } from "../policy/verdict.ts"
 import { type Judgement, judge } from "../policy/verify-vm.ts"
 import { MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
 import { type ImaKey, parseImaKeys } from "../verify/ima-signature.ts"
+import type { TpmAuthorities } from "../verify/tpm-certificate.ts"
 import type { ConnectionOptions, CredentialFiles, TrustOptions } from "./cli.ts"
 import { type CollateralChoice, collateralSourceOf } from "./collateral-source.ts"
 import { NO_CREDENTIALS, readCredentials } from "./credentials.ts"
@@ -21,6 +22,7 @@ import { parseFile, readInput } from "./input-files.ts"
 import { readPolicyFile } from "./policy-file.ts"
 import type { ProgressLine } from "./progress.ts"
 import { readSnapshotFile } from "./snapshot-file.ts"
+import { readTpmAuthorities } from "./tpm-authorities.ts"
 import { type Anchors, anchorsOf } from "./trust-roots.ts"
 
 /** Cap of a file of `--ima-key`. */
@@ -33,6 +35,8 @@ export interface Appraisal {
   /** Keys that files may be signed with instead of being in the snapshot. */
   readonly imaKeys: readonly ImaKey[]
   readonly anchors: Anchors
+  /** Null: certificates about TPMs say nothing. */
+  readonly tpmAuthorities: TpmAuthorities | null
   /** `host[:port]` as given. */
   readonly applications: readonly string[]
   readonly skip: ReadonlySet<Check>
@@ -65,6 +69,7 @@ export function appraisalOf(
         : parseWhitelist(readInput(whitelist, MAX_WHITELIST_BYTES), whitelist),
     imaKeys: imaKeys.flatMap((path) => parseFile(path, MAX_KEY_BYTES, parseImaKeys)),
     anchors: anchorsOf(options.trustRoots),
+    tpmAuthorities: options.tpmCa == null ? null : readTpmAuthorities(options.tpmCa),
     applications,
     skip: new Set(CHECKS.filter((check) => options.skip.includes(check))),
     collateral: {
@@ -149,6 +154,7 @@ export async function attest(
     skip,
     acceptReboot: appraisal.acceptReboot,
     policy: appraisal.policy,
+    tpmAuthorities: appraisal.tpmAuthorities,
   }
   const judgement = judge({ ...judged, reference: appraisal.reference })
   progress.clear()

@@ -39,6 +39,12 @@ const anchorArgs = {
     description:
       "also accept the root certificate in this PEM file, of a simulated TEE; the verdict then says SIMULATED",
   }),
+  "tpm-ca": {
+    type: "string",
+    valueHint: "DIR",
+    description:
+      "directory with certificates of the TPM's maker: the attestation key has to be proven to be in such a TPM",
+  },
   skip: repeatable({
     type: "enum",
     options: CHECKS.map((check) => check),
@@ -424,6 +430,8 @@ export interface ConnectionOptions {
 export interface TrustOptions {
   /** PEM files. */
   readonly trustRoots: readonly string[]
+  /** Directory with certificates of TPM makers; absent or null: none. */
+  readonly tpmCa?: string | null
   /** Names of checks, as given. */
   readonly skip: readonly string[]
   /** Where vendors' documents come from. */
@@ -450,6 +458,7 @@ function connectionOf(args: ConnectionArgs): ConnectionOptions {
 
 interface TrustArgs {
   "trust-root": unknown
+  "tpm-ca": string | undefined
   skip: unknown
   "kds-url": string
   "pcs-url": string
@@ -460,6 +469,7 @@ interface TrustArgs {
 function trustOf(args: TrustArgs): TrustOptions {
   return {
     trustRoots: listOf(args["trust-root"]),
+    tpmCa: args["tpm-ca"] ?? null,
     skip: listOf(args.skip),
     collateral: collateralChoiceOf(args),
   }

@@ -15,6 +15,7 @@ export const CHECK_NAMES: Readonly<Record<Check, string>> = {
   tcb: "TCB versions",
   binding: "binding to this connection",
   tpm: "TPM",
+  ak: "attestation key",
   reboot: "reboots",
   boot: "boot chain",
   ima: "files that ran (IMA)",

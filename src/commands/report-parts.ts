@@ -29,6 +29,7 @@ export const CHECK_QUESTIONS: Readonly<Record<Check, string>> = {
   tcb: "Is the firmware below the VM at least as new as recorded?",
   binding: "Was the proof made for this very request and connection, and not relayed or replayed?",
   tpm: "Did the TPM key of the recorded VM sign these measurements?",
+  ak: "Is it proven that this key is held by a TPM, and is not a key in software?",
   reboot: "Has the machine run on since its state was recorded?",
   boot: "Did it boot the recorded firmware, boot loader, kernel and command line?",
   ima: "Is each file that ran one of the recorded or allowed files?",

@@ -35,7 +35,7 @@ export function judgeSaved(
   appraisal: Appraisal,
   { at, insecureAllowed }: { readonly at: Date; readonly insecureAllowed: boolean },
 ): Judgement {
-  const { whitelist, imaKeys, anchors, skip, reference, acceptReboot, policy } = appraisal
+  const { whitelist, imaKeys, anchors, skip, reference, acceptReboot, policy, tpmAuthorities } = appraisal
   const { intel } = saved.documents
   return judge({
     target: saved.target,
@@ -55,6 +55,7 @@ export function judgeSaved(
     skip,
     acceptReboot,
     policy,
+    tpmAuthorities,
   })
 }
 

@@ -97,7 +97,7 @@ async function filesOf(
 /** Hardware, boot and TPM values as verified evidence has them, in place of what the agent says about itself. */
 export function withVerified(
   fromAgent: Snapshot,
-  { tee, tpm, ima }: Judgement,
+  { tee, tpm, ima, enrolment }: Judgement,
   { target, at }: Verdict,
 ): Snapshot {
   // Of an earlier time and another verification, if they are there at all: what the VM says about them counts for nothing.
@@ -111,7 +111,7 @@ export function withVerified(
     tpm_policy: null,
     tpm_reference: null,
     ...(tee === null ? {} : referenceOfTee(tee)),
-    ...(tpm === null ? {} : tpmReferenceOf(tpm)),
+    ...(tpm === null ? {} : tpmReferenceOf(tpm, enrolment)),
     ima_reference: measured?.ima_reference ?? null,
     filehashes: measured === null ? fromAgent.filehashes : united(fromAgent.filehashes, measured.filehashes),
     hash_algorithm: fromAgent.hash_algorithm ?? measured?.hash_algorithm ?? null,

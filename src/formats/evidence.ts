@@ -53,6 +53,8 @@ export interface TpmEvidence {
   /** DER certificates of AK and EK where the platform has them. */
   readonly akCertificate: Uint8Array | null
   readonly ekCertificate: Uint8Array | null
+  /** DER certificates of authorities that the TPM holds beside them. Hints, never anchors; absent: none. */
+  readonly certificates?: readonly Uint8Array[]
 }
 
 export interface ImaEvidence {
@@ -145,6 +147,7 @@ export function encodeEvidence(evidence: Evidence): string {
       pcrs: tpm.pcrs.map(toBase64),
       ak_certificate: tpm.akCertificate && toBase64(tpm.akCertificate),
       ek_certificate: tpm.ekCertificate && toBase64(tpm.ekCertificate),
+      ...(tpm.certificates === undefined ? {} : { certificates: tpm.certificates.map(toBase64) }),
     },
     ima: ima && { from: ima.from, list: toBase64(ima.list) },
   })
@@ -252,6 +255,9 @@ function parseTpm(record: JsonRecord): TpmEvidence {
     pcrs,
     akCertificate: optional("ak_certificate"),
     ekCertificate: optional("ek_certificate"),
+    ...(record.names().includes("certificates")
+      ? { certificates: bytesList(record, "certificates", MAX_CERTIFICATES, MAX_CERTIFICATE_BYTES) }
+      : {}),
   }
   record.finish()
   return tpm

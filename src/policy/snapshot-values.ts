@@ -17,6 +17,8 @@ export interface ValueDifference {
 
 /** The TPM's clock always goes on: of two snapshots it tells which is the later one, like their times. */
 const CLOCK = "tpm_reference.clock"
+/** When the attestation key was proven to be in a TPM: of the same proof, every snapshot has a time of its own. */
+const ENROLLED_AT = "tpm_reference.ak_enrolment.at"
 
 /**
  * All reference values that are no file's and that two snapshots of one state have in common. Null ones are left out. A member that
@@ -28,6 +30,7 @@ export function referenceValues(snapshot: Snapshot): NamedValues {
   const values = new Map<string, string>()
   for (const [name, value] of Object.entries(references)) flatten(name, value, values)
   values.delete(CLOCK)
+  values.delete(ENROLLED_AT)
   return values
 }
 
@@ -38,6 +41,7 @@ export function originValues(snapshot: Snapshot): NamedValues {
   for (const [name, value] of Object.entries({ taken_at, host, agent_version, taken_under }))
     flatten(name, value, values)
   flatten(CLOCK, tpm_reference?.clock, values)
+  flatten(ENROLLED_AT, tpm_reference?.ak_enrolment?.at, values)
   return values
 }
 
@@ -90,6 +94,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
   "tpm_policy.reset_count": "how often the machine was started",
   "tpm_policy.restart_count": "how often the machine was resumed",
   "tpm_reference.ak_name": "the TPM's attestation key: another one is another VM",
+  [ENROLLED_AT]: "when the attestation key was proven to be in a TPM",
   [CLOCK]: "the TPM's clock, in milliseconds",
   "ima_reference.boot_aggregate": "digest over the boot PCRs, by the kernel",
 }

@@ -73,6 +73,20 @@ export interface TpmReference {
   readonly pcrs: Readonly<Record<string, string>>
   /** The TPM's clock in milliseconds. Null in snapshots that an agent alone described. */
   readonly clock: number | null
+  /** How the AK was proven to be in a TPM; absent: it was not, it is only the key that the VM showed. */
+  readonly ak_enrolment?: AkEnrolment
+}
+
+/** A proof that an attestation key is in a TPM. It holds for the key's Name from then on, as such a key never leaves its TPM. */
+export interface AkEnrolment {
+  /** A certificate for the key itself; or one for the TPM's endorsement key, and a challenge that only this TPM could answer. */
+  readonly kind: "ak-certificate" | "ek-certificate"
+  /** SHA-256 of that certificate, hex. */
+  readonly certificate: string
+  /** SHA-256 of the root's certificate, hex. */
+  readonly root: string
+  /** ISO 8601. */
+  readonly at: string
 }
 
 export interface ImaReference {
@@ -306,12 +320,35 @@ function parseTpmReference(record: JsonRecord): TpmReference {
   if (!/^(?:[0-9a-f]{2}){2,66}$/.test(ak_name)) throw record.wrong("ak_name", "a TPM Name in hex", ak_name)
   const values = record.record("pcrs")
   const clock = record.countOrNull("clock", Number.MAX_SAFE_INTEGER)
+  const enrolment = record.recordOrNull("ak_enrolment")
   const pcrs: [string, string][] = values.names().map((name) => {
     if (!/^(?:[0-9]|1[0-9]|2[0-3])$/.test(name)) throw values.wrong(name.slice(0, 20), "a PCR number", name)
     return [name, hex(values, name, 32)]
   })
   record.finish()
-  return { ak_name, pcrs: Object.fromEntries(pcrs), clock }
+  const ak_enrolment = enrolment && parseAkEnrolment(enrolment)
+  return {
+    ak_name,
+    pcrs: Object.fromEntries(pcrs),
+    clock,
+    ...(ak_enrolment === null ? {} : { ak_enrolment }),
+  }
+}
+
+const AK_ENROLMENTS = ["ak-certificate", "ek-certificate"] as const
+
+function parseAkEnrolment(record: JsonRecord): AkEnrolment {
+  const text = record.string("kind")
+  const kind = AK_ENROLMENTS.find((known) => known === text)
+  if (kind === undefined) throw record.wrong("kind", AK_ENROLMENTS.join(" or "), text)
+  const enrolment = {
+    kind,
+    certificate: hex(record, "certificate", 32),
+    root: hex(record, "root", 32),
+    at: record.string("at"),
+  }
+  record.finish()
+  return enrolment
 }
 
 function parseImaReference(record: JsonRecord): ImaReference {

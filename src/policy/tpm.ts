@@ -1,7 +1,7 @@
 import { bytesEqual, fromHex, shortHex, toHex } from "../formats/hex.ts"
 import type { TpmAttestation } from "../verify/tpm.ts"
 import type { Verified } from "../verify/verified.ts"
-import type { Snapshot, TpmPolicy, TpmReference } from "./snapshot.ts"
+import type { AkEnrolment, Snapshot, TpmPolicy, TpmReference } from "./snapshot.ts"
 import type { Check, Claim, Finding } from "./verdict.ts"
 
 /** PCRs that say what booted. PCR 10 is IMA's and moves with each program; 16 and up can be reset while the machine runs. */
@@ -58,7 +58,10 @@ export function appraiseTpm(
 }
 
 /** The snapshot's members that a verified quote over PCRs 0–15 fills. */
-export function tpmReferenceOf(tpm: Verified<TpmAttestation>): {
+export function tpmReferenceOf(
+  tpm: Verified<TpmAttestation>,
+  enrolment: AkEnrolment | null = null,
+): {
   tpm_policy: TpmPolicy
   tpm_reference: TpmReference
 } {
@@ -69,6 +72,7 @@ export function tpmReferenceOf(tpm: Verified<TpmAttestation>): {
       ak_name: toHex(tpm.akName),
       pcrs: Object.fromEntries(pcrs),
       clock: Number(tpm.clock),
+      ...(enrolment === null ? {} : { ak_enrolment: enrolment }),
     },
   }
 }

@@ -8,6 +8,7 @@ export const CHECKS = [
   "tcb",
   "binding",
   "tpm",
+  "ak",
   "reboot",
   "boot",
   "ima",
@@ -44,13 +45,31 @@ export interface Claim {
 /** Who runs the TPM that the IMA result rests on. */
 export type Assurance = "simulated" | "tpm-inside-tee" | "tpm-by-host" | "no-tee" | "no-tpm" | "unproven"
 
+/**
+ * What says that the attestation key is held by a TPM. `snapshot`: only that it is the key which the VM showed when the snapshot
+ * was taken; `tee-report`: only that software in the VM chose it; `none`: nothing at all.
+ */
+export type AkProof =
+  | "azure-claims"
+  | "ak-certificate"
+  | "ek-certificate"
+  | "enrolled"
+  | "snapshot"
+  | "tee-report"
+  | "none"
+
 /** The answer. Terminal text, `--json` and exit code are made from this object and nothing else. */
 export interface Verdict {
   readonly passed: boolean
   readonly target: string
   readonly at: string
   readonly simulated: boolean
-  readonly assurance: { readonly label: Assurance; readonly meaning: string }
+  readonly assurance: {
+    readonly label: Assurance
+    readonly meaning: string
+    /** Absent where no quote was proven. */
+    readonly akProvenBy?: AkProof
+  }
   /** Checks left out by name. */
   readonly skipped: readonly Check[]
   readonly claims: readonly Claim[]

@@ -1,4 +1,4 @@
-import { type FailureClass, VerifyError } from "../errors.ts"
+import { type CodedError, type FailureClass, VerifyError } from "../errors.ts"
 import {
   committedBytes,
   EVIDENCE_PCRS,
@@ -14,16 +14,28 @@ import { type AzureClaims, verifyAzureQuote, verifyHcl } from "../verify/azure.t
 import { type QuotedMeasurements, verifyMeasurementList } from "../verify/ima.ts"
 import type { ImaKey } from "../verify/ima-signature.ts"
 import { type TpmAttestation, verifyQuote } from "../verify/tpm.ts"
+import type { TpmAuthorities } from "../verify/tpm-certificate.ts"
+import type { CredentialAnswer } from "../verify/tpm-credential.ts"
 import { spkiOf } from "../verify/tpm-signature.ts"
 import type { Verified } from "../verify/verified.ts"
+import { appraiseAk, isUnproven, UNPROVEN } from "./ak.ts"
 import { type ApplicationProbe, appraiseApplications } from "./application.ts"
 import type { AttestationPolicy } from "./attestation-policy.ts"
 import { appraiseIma } from "./ima.ts"
 import { policyFindings } from "./policy-requirements.ts"
 import { type ProvenTee, proveTee, type TeeInput } from "./prove-tee.ts"
+import type { AkEnrolment } from "./snapshot.ts"
 import { appraiseTpm } from "./tpm.ts"
 import { alsoFailing, failedBy, failedWith, notJudged } from "./validation-claims.ts"
-import { type Assurance, CHECKS, type Check, type Claim, exitCodeOf, type Verdict } from "./verdict.ts"
+import {
+  type AkProof,
+  type Assurance,
+  CHECKS,
+  type Check,
+  type Claim,
+  exitCodeOf,
+  type Verdict,
+} from "./verdict.ts"
 import type { Whitelist } from "./whitelist.ts"
 
 /** The connection that carried the evidence, as the client saw it. */
@@ -56,6 +68,10 @@ export interface JudgeInput extends TeeInput {
   readonly applications: readonly ApplicationProbe[]
   /** Checks that the user asked to leave out, by name. */
   readonly skip: ReadonlySet<Check>
+  /** Whom to believe about TPMs. Present: that the attestation key is in a TPM has to be proven by their certificates. */
+  readonly tpmAuthorities?: TpmAuthorities | null
+  /** What a challenge to the TPM gave, or why there was none; absent: none was tried. */
+  readonly credential?: CredentialAnswer | CodedError | null
   /** Restarts are no failure where TPM key and boot PCRs are the snapshot's. Absent: they are. */
   readonly acceptReboot?: boolean
   /** Requirements beside those of the snapshot; none where null or absent. */
@@ -68,6 +84,8 @@ export interface Judgement {
   readonly tee: ProvenTee | null
   readonly tpm: Verified<TpmAttestation> | null
   readonly ima: Verified<QuotedMeasurements> | null
+  /** How the attestation key was proven by certificates just now; null: it was not. */
+  readonly enrolment: AkEnrolment | null
 }
 
 /**
@@ -79,12 +97,13 @@ export function judge(input: JudgeInput): Judgement {
   const tee = proveTeePart(input)
   const binding = judgeBinding(input, tee.proven)
   const tpm = proveTpm(input, tee.proven)
+  const ak = judgeAk(input, tee, binding, tpm.proven)
   const ima = proveIma(input, tpm.proven)
   const attestedSpki = binding.status === "passed" ? input.channel.spki : null
   const applications =
     input.applications.length > 0 ? [appraiseApplications(input.applications, attestedSpki)] : []
 
-  const made = [channel, ...tee.claims, binding, ...tpm.claims, ima.claim, ...applications]
+  const made = [channel, ...tee.claims, binding, ...tpm.claims, ...ak.claims, ima.claim, ...applications]
   const required = policyFindings(input.policy ?? null, { tee: tee.proven, tpm: tpm.proven, at: input.at })
   const claims = inOrder(made)
     .map((claim) => alsoFailing(claim, classOf(claim.check), required[claim.check] ?? []))
@@ -96,7 +115,7 @@ export function judge(input: JudgeInput): Judgement {
       target: input.target,
       at: input.at.toISOString(),
       simulated: tee.proven?.attestation.anchor.simulated ?? false,
-      assurance: assuranceOf(claims, tee.proven),
+      assurance: assuranceOf(claims, tee.proven, ak.provenBy),
       skipped: CHECKS.filter((check) => input.skip.has(check)),
       claims,
       exitCode,
@@ -104,6 +123,7 @@ export function judge(input: JudgeInput): Judgement {
     tee: tee.proven,
     tpm: tpm.proven,
     ima: ima.proven,
+    enrolment: ak.enrolment,
   }
 }
 
@@ -282,6 +302,34 @@ function quoteOf(
   return verifyQuote(tpm, expected)
 }
 
+/** Nothing to ask where no quote was proven: unless a proof is asked for, which is then not given. */
+function judgeAk(
+  input: JudgeInput,
+  tee: { readonly proven: ProvenTee | null; readonly claims: readonly Claim[] },
+  binding: Claim,
+  quoted: Verified<TpmAttestation> | null,
+): { provenBy: AkProof | null; enrolment: AkEnrolment | null; claims: readonly Claim[] } {
+  const { evidence, at, credential = null, tpmAuthorities: authorities = null } = input
+  const reference = input.reference?.tpm_reference ?? null
+  if (quoted === null || evidence.tpm === null) {
+    const asked = authorities !== null || reference?.ak_enrolment !== undefined
+    return { provenBy: null, enrolment: null, claims: asked ? [notJudged("ak", "tpm", "tpm")] : [] }
+  }
+  const teePassed = tee.claims.some(({ check, status }) => check === "tee" && status === "passed")
+  const compared = teePassed && input.reference !== null ? "compared" : "unknown"
+  const { claim, provenBy, enrolment } = appraiseAk({
+    quoted,
+    evidence: evidence.tpm,
+    paravisor: tee.proven?.paravisor == null ? null : compared,
+    bound: binding.status === "passed",
+    reference,
+    authorities,
+    credential,
+    at,
+  })
+  return { provenBy, enrolment, claims: [claim] }
+}
+
 function afterTpm(): Claim[] {
   return [notJudged("reboot", "reboot", "tpm"), notJudged("boot", "boot", "tpm")]
 }
@@ -321,6 +369,7 @@ function proveIma(
 
 /** The failure class of what a policy does not accept. */
 function classOf(check: Check): FailureClass {
+  if (check === "ak") return "tpm"
   return check === "revocation" ? "tee" : check
 }
 
@@ -350,9 +399,20 @@ const ASSURANCE: Record<Assurance, string> = {
   unproven: "not proven: a check that the answer rests on did not pass",
 }
 
-function assuranceOf(claims: readonly Claim[], tee: ProvenTee | null): Verdict["assurance"] {
+function assuranceOf(
+  claims: readonly Claim[],
+  tee: ProvenTee | null,
+  akProvenBy: AkProof | null,
+): Verdict["assurance"] {
   const label = assuranceLabel(claims, tee)
-  return { label, meaning: ASSURANCE[label] }
+  if (akProvenBy === null) return { label, meaning: ASSURANCE[label] }
+  return { label, meaning: `${ASSURANCE[label]}${unprovenKey(label, akProvenBy)}`, akProvenBy }
+}
+
+/** An honest TPM is no answer where it is not known that there is one. */
+function unprovenKey(label: Assurance, proof: AkProof): string {
+  if (!isUnproven(proof) || label === "no-tpm" || label === "unproven") return ""
+  return `; nothing proves that its attestation key is held by a TPM at all: ${UNPROVEN[proof]}`
 }
 
 function assuranceLabel(claims: readonly Claim[], tee: ProvenTee | null): Assurance {

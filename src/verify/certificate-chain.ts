@@ -16,7 +16,21 @@ export interface AnchorKey {
   readonly spki: Uint8Array
 }
 
+/** What a chain may end at: a pinned key, or the certificate of a root that the user named. */
+export type Anchor = AnchorKey | Pick<Certificate, "subject" | "spki">
+
 const NONE: ReadonlySet<Certificate> = new Set()
+const NOTHING_ELSE: ReadonlySet<string> = new Set()
+
+/** What the certificate at the bottom of a chain has to be, where that is not a key which signs reports. */
+export interface LeafRules {
+  /** Bit of the key usage (KEY_USAGE) that it needs where it is restricted at all. */
+  readonly keyUsage: number
+  /** Critical extensions that the caller takes into account, beside those that every check does. */
+  readonly understood: ReadonlySet<string>
+}
+
+const SIGNS_REPORTS: LeafRules = { keyUsage: KEY_USAGE.digitalSignature, understood: new Set() }
 
 /** Critical extensions that the checks below take into account. Any other makes a certificate unusable. */
 const UNDERSTOOD: ReadonlySet<string> = new Set([OID_BASIC_CONSTRAINTS, OID_KEY_USAGE])
@@ -28,19 +42,21 @@ const UNDERSTOOD: ReadonlySet<string> = new Set([OID_BASIC_CONSTRAINTS, OID_KEY_
  *   part of it: an anchor is a key, and what a certificate says about that key adds nothing.
  * @param signed those of the path whose signature by the next one (or the anchor) the caller has just checked with
  *   `isSignedBy`; it is not checked twice.
+ * @param leaf what the device's certificate is for; absent: it signs reports.
  * @throws VerifyError ERR_CERT_*
  */
 export function verifyChain(
   path: readonly Certificate[],
-  anchor: AnchorKey,
+  anchor: Anchor,
   at: Date,
   signed: ReadonlySet<Certificate> = NONE,
+  leaf: LeafRules = SIGNS_REPORTS,
 ): void {
   path.forEach((certificate, index) => {
     const place = placeOf(certificate)
     verifyValidity(certificate, place, at)
-    verifyExtensions(certificate, place)
-    if (index === 0) verifyDeviceCertificate(certificate, place)
+    verifyExtensions(certificate, place, index === 0 ? leaf.understood : NOTHING_ELSE)
+    if (index === 0) verifyDeviceCertificate(certificate, place, leaf.keyUsage)
     else verifyAuthority(certificate, place, index - 1)
     verifyIssuer(certificate, place, path[index + 1] ?? anchor, signed.has(certificate))
   })
@@ -53,7 +69,7 @@ export function verifyChain(
  */
 export function verifyAuthorityItself(root: Certificate): void {
   const place = placeOf(root)
-  verifyExtensions(root, place)
+  verifyExtensions(root, place, NOTHING_ELSE)
   verifyAuthority(root, place, 0)
   verifyIssuer(root, place, root, false)
 }
@@ -83,9 +99,9 @@ function verifyValidity({ notBefore, notAfter }: Certificate, place: string, at:
     })
 }
 
-function verifyExtensions({ extensions }: Certificate, place: string): void {
+function verifyExtensions({ extensions }: Certificate, place: string, more: ReadonlySet<string>): void {
   for (const [oid, { critical }] of extensions)
-    if (critical && !UNDERSTOOD.has(oid))
+    if (critical && !UNDERSTOOD.has(oid) && !more.has(oid))
       throw new VerifyError("ERR_CERT_EXTENSION", {
         at: place,
         expected: "critical extensions that are understood",
@@ -93,13 +109,17 @@ function verifyExtensions({ extensions }: Certificate, place: string): void {
       })
 }
 
-function verifyDeviceCertificate({ basicConstraints, keyUsage }: Certificate, place: string): void {
+function verifyDeviceCertificate(
+  { basicConstraints, keyUsage }: Certificate,
+  place: string,
+  bit: number,
+): void {
   if (basicConstraints?.ca === true)
     throw new VerifyError("ERR_CERT_IS_CA", { at: place, expected: "CA false", found: "CA true" })
-  if (keyUsage?.has(KEY_USAGE.digitalSignature) === false)
+  if (keyUsage?.has(bit) === false)
     throw new VerifyError("ERR_CERT_KEY_USAGE", {
       at: place,
-      expected: "digitalSignature",
+      expected: Object.entries(KEY_USAGE).find(([, value]) => value === bit)?.[0] ?? `bit ${bit}`,
       found: `bits ${[...keyUsage].join(", ")}`,
     })
 }
@@ -123,12 +143,7 @@ function verifyAuthority({ basicConstraints, keyUsage }: Certificate, place: str
     })
 }
 
-function verifyIssuer(
-  certificate: Certificate,
-  place: string,
-  issuer: Certificate | AnchorKey,
-  signed: boolean,
-): void {
+function verifyIssuer(certificate: Certificate, place: string, issuer: Anchor, signed: boolean): void {
   const named =
     "name" in issuer
       ? certificate.issuer.commonName === issuer.name

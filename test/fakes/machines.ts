@@ -179,9 +179,9 @@ export async function judged(
 }
 
 /** The snapshot that this evidence gives, as its file holds it. */
-export function snapshotOf({ tee, tpm }: Judgement): Snapshot {
+export function snapshotOf({ tee, tpm, enrolment }: Judgement): Snapshot {
   if (tee === null || tpm === null) throw new Error("not proven")
-  const members = { format: 2, ...referenceOfTee(tee), ...tpmReferenceOf(tpm) }
+  const members = { format: 2, ...referenceOfTee(tee), ...tpmReferenceOf(tpm, enrolment) }
   return parseSnapshot(Buffer.from(JSON.stringify(members)))
 }
 

@@ -47,11 +47,19 @@ export interface BasicConstraints {
 }
 
 /** Bits of the key usage extension. Source: RFC 5280, section 4.2.1.3. */
-export const KEY_USAGE = { digitalSignature: 0, keyCertSign: 5, crlSign: 6 } as const
+export const KEY_USAGE = {
+  digitalSignature: 0,
+  keyEncipherment: 2,
+  keyAgreement: 4,
+  keyCertSign: 5,
+  crlSign: 6,
+} as const
 
 export const OID_BASIC_CONSTRAINTS = "2.5.29.19"
 export const OID_KEY_USAGE = "2.5.29.15"
 export const OID_SUBJECT_KEY_ID = "2.5.29.14"
+export const OID_SUBJECT_ALT_NAME = "2.5.29.17"
+export const OID_EXTENDED_KEY_USAGE = "2.5.29.37"
 
 /** Larger certificates are refused before they are read. */
 const MAX_CERTIFICATE = 32 * 1024
