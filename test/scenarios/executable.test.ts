@@ -96,6 +96,7 @@ describe("verify", () => {
       "tcb",
       "binding",
       "tpm",
+      "ak",
       "reboot",
       "boot",
       "ima",
