@@ -82,6 +82,7 @@ export const CATALOGUE = {
   ERR_UNAUTHORIZED: { title: "the request needs a valid token", exit: "operational" },
   ERR_OWNER_SIGNATURE: { title: "the request is not signed by an owner", exit: "operational" },
   ERR_OWNER_EXISTS: { title: "the VM cannot be claimed", exit: "operational" },
+  ERR_BOOTSTRAP: { title: "the application cannot be given these values now", exit: "operational" },
   ERR_SEALED: { title: "the sealed content cannot be opened", exit: "operational" },
   ERR_WRITES_DISABLED: { title: "the agent accepts no writes", exit: "operational" },
   ERR_CROSS_ORIGIN: { title: "requests from a web page are refused", exit: "operational" },

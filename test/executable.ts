@@ -50,8 +50,11 @@ export interface SimulatedVm {
   remove(): Promise<void>
 }
 
-/** A simulated VM in a temporary directory: `agent --simulate DIR`. `config` is its agent.toml. */
-export async function simulatedVm(config: string): Promise<SimulatedVm> {
+/**
+ * A simulated VM in a temporary directory: `agent --simulate DIR`. `config` is its agent.toml.
+ * @param programs directory whose programs the agent finds in /usr/local/sbin, by a mount that nobody else sees.
+ */
+export async function simulatedVm(config: string, programs: string | null = null): Promise<SimulatedVm> {
   const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-"))
   const conf = join(dir, "agent.toml")
   await Bun.write(conf, config)
@@ -62,6 +65,7 @@ export async function simulatedVm(config: string): Promise<SimulatedVm> {
   const start = async () => {
     const started = Bun.spawn(
       [
+        ...(programs === null ? [] : withPrograms(programs)),
         EXECUTABLE,
         "agent",
         "--simulate",
@@ -108,6 +112,22 @@ export async function simulatedVm(config: string): Promise<SimulatedVm> {
       rmSync(dir, { recursive: true, force: true })
     },
   }
+}
+
+/** Runs what follows where `directory` stands in the place of /usr/local/sbin. */
+function withPrograms(directory: string): string[] {
+  const own = process.getuid?.() === 0 ? [] : ["--map-root-user"]
+  return [
+    ...[
+      "unshare",
+      "--mount",
+      ...own,
+      "sh",
+      "-c",
+      'mount --bind "$0" /usr/local/sbin && exec "$@"',
+      directory,
+    ],
+  ]
 }
 
 async function freePort(): Promise<number> {

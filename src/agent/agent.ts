@@ -1,9 +1,10 @@
 import { hostname } from "node:os"
 import { join } from "node:path"
 import type { Devices } from "../native/ports.ts"
-import { createAgentApp, ownersOf } from "./app.ts"
+import { type AgentDependencies, createAgentApp, createBootstrapApp, ownersOf } from "./app.ts"
 import { type Applications, createApplications } from "./applications.ts"
 import { AttestationKey } from "./attestation-key.ts"
+import { Bootstrap, provisionedEnvironment } from "./bootstrap.ts"
 import { detectCloud } from "./cloud.ts"
 import type { AgentConfig } from "./config.ts"
 import { FairQueue } from "./fair-queue.ts"
@@ -12,7 +13,7 @@ import { errorFields, type Log } from "./log.ts"
 import { RequestNonces } from "./request-nonces.ts"
 import { runCommand } from "./run-command.ts"
 import { SealingKey } from "./sealing.ts"
-import { type AgentServer, serveAgent } from "./serve.ts"
+import { type AgentServer, listen, serveAgent } from "./serve.ts"
 import { serviceOf } from "./services.ts"
 import { createSnapshots } from "./snapshot.ts"
 import { describeMachine } from "./snapshot-reference.ts"
@@ -55,17 +56,19 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
     owners: ownersOf(config),
     sealing: new SealingKey(),
   }
+  const dependencies = { devices, identity, config, version, now, snapshots, apps, log, ...shared }
   const server = await serveAgent({
     config,
     identity,
     log,
-    createApp: (current) =>
-      createAgentApp({ devices, identity: current, config, version, now, snapshots, apps, log, ...shared }),
+    createApp: (current) => createAgentApp({ ...dependencies, identity: current }),
   })
+  const bootstrap = await startBootstrap(dependencies)
   log.info("listening", {
     host: server.host,
     port: server.port,
     ...(server.clientPort === null ? {} : { client_port: server.clientPort }),
+    ...(bootstrap === null ? {} : { bootstrap_port: bootstrap.port }),
     version,
   })
   return {
@@ -75,9 +78,36 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
     reload: () => server.reload(),
     stop: async () => {
       await snapshots.cancel()
-      await server.stop()
+      await Promise.all([server.stop(), bootstrap?.stop()])
     },
   }
+}
+
+interface BootstrapServer {
+  readonly port: number
+  stop(): Promise<void>
+}
+
+/**
+ * Where the application waits for its secrets, opens the port that takes them in; it closes when they are there and the application
+ * runs. Null where nothing is waited for.
+ */
+async function startBootstrap(dependencies: AgentDependencies): Promise<BootstrapServer | null> {
+  const { config, apps, log, identity } = dependencies
+  if (config.bootstrap === null || apps === null) return null
+  const bootstrap = new Bootstrap({ config: config.bootstrap, apps, log })
+  if (bootstrap.status().state === "done") {
+    await bootstrap.resume()
+    return null
+  }
+  const app = createBootstrapApp(dependencies, bootstrap)
+  const server = listen(config, identity, app, config.bootstrap.port, null)
+  const stop = () => server.stop(false)
+  void bootstrap.done.then(async () => {
+    await stop()
+    log.info("the port for the application's values is closed", { port: server.port ?? 0 })
+  })
+  return { port: server.port ?? config.bootstrap.port, stop }
 }
 
 /** Makes EK and AK on the first start, so that the first verifier does not wait for them. */
@@ -91,10 +121,12 @@ async function prepareKeys(key: AttestationKey | null, log: Log): Promise<void> 
 }
 
 function applicationsOf(config: AgentConfig, log: Log): Applications | null {
+  const { bootstrap } = config
   if (config.application === null) return null
   const standalone = new StandaloneProcess({
     markFile: join(config.temporary, "standalone.json"),
     logFile: join(config.temporary, "standalone.log"),
+    ...(bootstrap === null ? {} : { environment: () => provisionedEnvironment(bootstrap) }),
     log,
   })
   const { serviceType, serviceName, restart } = config.application

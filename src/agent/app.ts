@@ -5,6 +5,7 @@ import type { Devices } from "../native/ports.ts"
 import type { Applications } from "./applications.ts"
 import { AttestationKey } from "./attestation-key.ts"
 import { WriteGuard } from "./auth.ts"
+import type { Bootstrap } from "./bootstrap.ts"
 import type { AgentConfig } from "./config.ts"
 import { errorResponse } from "./error-response.ts"
 import { clientOf, FairQueue } from "./fair-queue.ts"
@@ -13,6 +14,7 @@ import type { Log } from "./log.ts"
 import { Owners } from "./owners.ts"
 import { RequestNonces } from "./request-nonces.ts"
 import { applicationRoutes } from "./routes/applications.ts"
+import { bootstrapRoutes } from "./routes/bootstrap.ts"
 import { evidenceRoutes } from "./routes/evidence.ts"
 import { imaRoutes } from "./routes/ima.ts"
 import { ownerRoutes } from "./routes/owner.ts"
@@ -76,6 +78,29 @@ const DEVICE_SECONDS = 60
 
 /** The agent's HTTP interface. Reading is open: evidence is public by design. Writing needs credentials. */
 export function createAgentApp(dependencies: AgentDependencies): AgentApp {
+  const context = routeContext(dependencies)
+  const app = bareApp(context)
+  app.get("/v1/info", (c) => c.json({ ...infoOf(dependencies), credentials: context.guard.kinds }))
+  imaRoutes(app, context)
+  quoteRoutes(app, context)
+  evidenceRoutes(app, context)
+  snapshotRoutes(app, context)
+  ownerRoutes(app, context)
+  applicationRoutes(app, context)
+  return app
+}
+
+/** What an application that waits for its secrets is reached by: evidence, and what takes them in. Nothing else. */
+export function createBootstrapApp(dependencies: AgentDependencies, bootstrap: Bootstrap): AgentApp {
+  const context = routeContext(dependencies)
+  const app = bareApp(context)
+  evidenceRoutes(app, context)
+  ownerRoutes(app, context)
+  bootstrapRoutes(app, context, bootstrap)
+  return app
+}
+
+function routeContext(dependencies: AgentDependencies): RouteContext {
   const { config, log, devices, identity, now } = dependencies
   const queue = dependencies.queue ?? new FairQueue(config.limits)
   const {
@@ -83,12 +108,11 @@ export function createAgentApp(dependencies: AgentDependencies): AgentApp {
     owners = ownersOf(config),
     sealing = new SealingKey(),
   } = dependencies
-  const guard = new WriteGuard({ auth: config.auth, owners, nonces, spki: identity.spki, log })
-  const context: RouteContext = {
+  return {
     ...dependencies,
     nonces,
     sealing,
-    guard,
+    guard: new WriteGuard({ auth: config.auth, owners, nonces, spki: identity.spki, log }),
     key: devices.tpm === null ? null : new AttestationKey(devices.tpm, devices.akHandle ?? null),
     inTurn: (environment, signal, task) => {
       environment?.allowSeconds?.(2 * DEVICE_SECONDS)
@@ -99,6 +123,10 @@ export function createAgentApp(dependencies: AgentDependencies): AgentApp {
       )
     },
   }
+}
+
+/** An app without routes: errors with codes, a line of log for each request, a limit for bodies. */
+function bareApp({ log, config }: RouteContext): AgentApp {
   const app: AgentApp = new Hono<AgentEnv>()
   app.onError((error, c) => errorResponse(error, c, log))
   app.notFound((c) =>
@@ -117,13 +145,6 @@ export function createAgentApp(dependencies: AgentDependencies): AgentApp {
     })
   })
   app.use(bodyLimit({ maxSize: config.limits.bodyBytes }))
-  app.get("/v1/info", (c) => c.json({ ...infoOf(dependencies), credentials: guard.kinds }))
-  imaRoutes(app, context)
-  quoteRoutes(app, context)
-  evidenceRoutes(app, context)
-  snapshotRoutes(app, context)
-  ownerRoutes(app, context)
-  applicationRoutes(app, context)
   return app
 }
 

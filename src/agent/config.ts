@@ -4,6 +4,7 @@ import { isAbsolute, join, normalize } from "node:path"
 import { parse, TomlError } from "smol-toml"
 import { CodedError, UsageError } from "../errors.ts"
 import { fromBase64, fromHex } from "../formats/hex.ts"
+import { isProvisionName, PROVISION_NAME_RULE } from "../formats/provision.ts"
 import { lineOfKey } from "../formats/toml-place.ts"
 import { publicKeyOfDer } from "../verify/ed25519-key.ts"
 
@@ -38,6 +39,18 @@ export interface ApplicationConfig {
   readonly restart: "always" | "never"
 }
 
+/** An application that gets its secrets from outside before it runs: table `[bootstrap]`. */
+export interface BootstrapConfig {
+  /** Port of the interface that takes them in, closed again when the application runs. */
+  readonly port: number
+  /** Names of the values that the application needs. Empty: any are taken. */
+  readonly values: readonly string[]
+  /** Absolute directory of the values, a file each. It exists once the application was given them. */
+  readonly directory: string
+  /** A `standalone` application gets them as environment variables, too. */
+  readonly environment: boolean
+}
+
 /** `agent.toml`, with all paths absolute and all defaults filled in. */
 export interface AgentConfig {
   /** File it was read from, for messages. */
@@ -50,6 +63,8 @@ export interface AgentConfig {
   /** TCTI of the TPM (`device:/dev/tpmrm0`, `swtpm:host=…`). Null: `tpm_device = "none"`. Undefined: not said, so looked for. */
   readonly tpm: string | null | undefined
   readonly application: ApplicationConfig | null
+  /** Null: the application is not bootstrapped. */
+  readonly bootstrap: BootstrapConfig | null
   readonly auth: {
     /** SHA-256 of the accepted tokens, 32 bytes each. Empty: no credentials configured. */
     readonly tokens: readonly Uint8Array[]
@@ -129,6 +144,7 @@ export function parseAgentConfig(text: string, file: string, base: string = STAT
     privateKey: pathOf(agent, "ssl_private_key", base) ?? join(base, "data/key.pem"),
     tpm: tpmOf(agent),
     application: applicationOf(root, base),
+    bootstrap: bootstrapOf(root, base),
     auth: authOf(auth, base),
     snapshot: snapshotOf(snapshot),
     limits: limitsOf(limits),
@@ -144,6 +160,11 @@ export function parseAgentConfig(text: string, file: string, base: string = STAT
 /** What an agent without a configuration file runs with. */
 export function defaultAgentConfig(base: string = STATE_DIRECTORY): AgentConfig {
   return parseAgentConfig("", "built-in defaults", base)
+}
+
+/** What `--bootstrap` means where the file has no table for it. */
+export function defaultBootstrap(base: string = STATE_DIRECTORY): BootstrapConfig {
+  return { port: 5557, values: [], directory: join(base, "tmp/bootstrap"), environment: false }
 }
 
 function readToml(text: string, file: string): Record<string, unknown> {
@@ -207,6 +228,25 @@ function applicationOf(root: Table, base: string): ApplicationConfig | null {
     throw app.fault("restart", "always or never", JSON.stringify(restart))
   app.unknownKeys("warn")
   return { serviceType, serviceName, storage, restart }
+}
+
+function bootstrapOf(root: Table, base: string): BootstrapConfig | null {
+  if (!root.has("bootstrap")) return null
+  if (!root.has("app"))
+    throw root.fault("bootstrap", "a table [app] that says which application is meant", "none")
+  const table = root.table("bootstrap")
+  const values = table.strings("values", [])
+  const wrong = values.find((name) => !isProvisionName(name))
+  if (wrong !== undefined) throw table.fault("values", `names: ${PROVISION_NAME_RULE}`, JSON.stringify(wrong))
+  const usual = defaultBootstrap(base)
+  const config = {
+    port: table.integer("port", usual.port, 0, 65_535),
+    values,
+    directory: pathOf(table, "directory", base) ?? usual.directory,
+    environment: table.boolean("environment", usual.environment),
+  }
+  table.unknownKeys("refuse")
+  return config
 }
 
 function authOf(auth: Table, base: string): AgentConfig["auth"] {

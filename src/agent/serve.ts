@@ -161,12 +161,12 @@ function startInstance(
   ports: { readonly port: number; readonly clientPort: number | null },
 ): Instance {
   const app = options.createApp(identity)
-  const open = listen(options, identity, app, ports.port, null)
+  const open = listen(options.config, identity, app, ports.port, null)
   const { clients } = options.config.auth
   if (clients === null || ports.clientPort === null)
     return { servers: [open], port: open.port ?? ports.port, clientPort: null }
   try {
-    const closed = listen(options, identity, app, ports.clientPort, readAuthority(clients.ca))
+    const closed = listen(options.config, identity, app, ports.clientPort, readAuthority(clients.ca))
     return {
       servers: [open, closed],
       port: open.port ?? ports.port,
@@ -178,9 +178,13 @@ function startInstance(
   }
 }
 
-/** @param authority PEM of the authority whose certificate a client has to present; null: none is asked for. */
-function listen(
-  { config }: ServeOptions,
+/**
+ * One HTTPS server.
+ * @param authority PEM of the authority whose certificate a client has to present; null: none is asked for.
+ * @throws AgentError ERR_PORT_IN_USE, ERR_IO.
+ */
+export function listen(
+  config: AgentConfig,
   identity: TlsIdentity,
   app: AgentApp,
   port: number,

@@ -47,6 +47,8 @@ export interface StandaloneOptions {
   /** What it writes to standard output and error. */
   readonly logFile: string
   readonly log: Log
+  /** More environment variables, asked for at each start; absent: none. */
+  readonly environment?: () => Readonly<Record<string, string>>
   /** Directories of the program; absent: the usual ones. */
   readonly path?: readonly string[]
   /** Milliseconds the application has to end by itself, and again after it was made to; absent: 10 000. */
@@ -175,7 +177,8 @@ export class StandaloneProcess {
   async #spawn(program: string, output: number): Promise<void> {
     const child = spawn(findProgram(program, this.#options.path ?? PROGRAM_PATH), [], {
       cwd: "/",
-      env: { ...CHILD_ENVIRONMENT },
+      // What programs are found by is not for the values of an application to say.
+      env: { ...this.#options.environment?.(), ...CHILD_ENVIRONMENT },
       // Its own session and group; it outlives a restart of the agent.
       detached: true,
       stdio: ["ignore", output, output],

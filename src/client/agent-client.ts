@@ -4,6 +4,7 @@ import { AgentError } from "../errors.ts"
 import { type Evidence, MAX_EVIDENCE_BYTES, parseEvidence } from "../formats/evidence.ts"
 import { bytesEqual, fromBase64, shortHex, toBase64 } from "../formats/hex.ts"
 import { encodeOwnerAuthorization } from "../formats/owner-request.ts"
+import { encodeProvision, type Provision } from "../formats/provision.ts"
 import {
   encodeSealedContent,
   SEALING_KEY_BYTES,
@@ -48,6 +49,14 @@ export interface ApplicationState {
   readonly busy: boolean
 }
 
+/** How far an application's bootstrap is. Names are the agent's: neutralise before showing. */
+export interface BootstrapState {
+  readonly state: string
+  readonly wanted: readonly string[]
+  readonly received: readonly string[]
+}
+
+const BOOTSTRAP = "/v1/bootstrap"
 const MAX_SMALL_BYTES = 64 * 1024
 /** A thousand lines of a log. */
 const MAX_WRITE_ANSWER_BYTES = 2 * 1024 * 1024
@@ -214,6 +223,23 @@ export class AgentClient {
     return found.filter((line) => typeof line === "string")
   }
 
+  /** How far the application's bootstrap is. */
+  async bootstrapStatus(): Promise<BootstrapState> {
+    return bootstrapStateOf(jsonOf(await this.#write("GET", BOOTSTRAP)))
+  }
+
+  /** Hands secrets of the application over, sealed to a key that evidence has proven. Only over the first connection. */
+  async bootstrap(values: Provision, sealingKey: Uint8Array): Promise<BootstrapState> {
+    const content = new TextEncoder().encode(encodeProvision(values))
+    const sealed = await seal(content, sealingKey, "bootstrap", this.#first.spki)
+    return bootstrapStateOf(jsonOf(await this.#write("POST", BOOTSTRAP, encodeSealedContent(sealed))))
+  }
+
+  /** Has the application started with what was handed over. */
+  async bootstrapStart(): Promise<BootstrapState> {
+    return bootstrapStateOf(jsonOf(await this.#write("POST", `${BOOTSTRAP}/start`, "")))
+  }
+
   /** Makes the holder of the owner key the VM's owner. @returns the key's identifier as the agent has it. */
   async claim(publicKey: Uint8Array): Promise<string> {
     const path = "/v1/owner"
@@ -364,6 +390,17 @@ function applicationStateOf(value: unknown, path: string): ApplicationState {
   const { service, state, configured, busy } = value
   if (typeof service !== "string" || typeof state !== "string") throw unexpected(path, "service and state")
   return { service, state, configured: configured === true, busy: busy === true }
+}
+
+function bootstrapStateOf(value: unknown): BootstrapState {
+  const names = (found: unknown) =>
+    Array.isArray(found) ? found.filter((name) => typeof name === "string") : null
+  if (!isObject(value)) throw unexpected(BOOTSTRAP, "an object")
+  const { state } = value
+  const [wanted, received] = [names(value["wanted"]), names(value["received"])]
+  if (typeof state !== "string" || wanted === null || received === null)
+    throw unexpected(BOOTSTRAP, "state, wanted and received")
+  return { state, wanted, received }
 }
 
 function unexpected(path: string, expected: string): AgentError<"ERR_AGENT_REFUSED"> {

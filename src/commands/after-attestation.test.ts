@@ -100,6 +100,8 @@ function options(skip: readonly string[]) {
       offline: true,
     },
     credentials: { ...NO_CREDENTIALS, token: join(dir, "token") },
+    policy: null,
+    anyVm: true,
   }
 }
 
@@ -175,6 +177,12 @@ test("after attestation the configuration goes over the same connection", async 
   })
   expect(server.connections).toBe(before + 1)
   expect(said).not.toContain("secret")
+})
+
+test("C8: where nothing says which VM is meant, nobody is even asked", async () => {
+  const init = { ...options(ALL), anyVm: false, snapshot: null, configuration: join(dir, "app.conf") }
+  await expect(initApp(init, terminal)).rejects.toMatchObject({ code: "ERR_MISSING_ARGUMENT" })
+  expect(seen).toEqual([])
 })
 
 test("verify needs a snapshot that is one", async () => {

@@ -2,7 +2,13 @@ import { existsSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { defineCommand } from "citty"
 import { startAgent } from "../agent/agent.ts"
-import { type AgentConfig, defaultAgentConfig, parseAgentConfig, STATE_DIRECTORY } from "../agent/config.ts"
+import {
+  type AgentConfig,
+  defaultAgentConfig,
+  defaultBootstrap,
+  parseAgentConfig,
+  STATE_DIRECTORY,
+} from "../agent/config.ts"
 import { createLog, errorFields, type Log } from "../agent/log.ts"
 import { UsageError } from "../errors.ts"
 import { AZURE_VTPM } from "../formats/azure/vtpm.ts"
@@ -24,6 +30,8 @@ export interface AgentCommandOptions {
   readonly simulate: string | null
   readonly host: string | null
   readonly port: number | null
+  /** Whether the application waits for its secrets, also where the configuration does not say so. */
+  readonly bootstrap: boolean
 }
 
 export const agentCommand = defineCommand({
@@ -61,6 +69,10 @@ export const agentCommand = defineCommand({
       valueHint: "PORT",
       description: "port to listen on, instead of the configured one",
     },
+    bootstrap: {
+      type: "boolean",
+      description: "the application of [app] waits for its secrets: cosmian_vm bootstrap brings them",
+    },
   },
   run: ({ args }) =>
     runAgent({
@@ -68,6 +80,7 @@ export const agentCommand = defineCommand({
       simulate: args.simulate ?? null,
       host: args.host ?? null,
       port: args.port === undefined ? null : portOf(args.port),
+      bootstrap: args.bootstrap === true,
     }),
 })
 
@@ -174,7 +187,14 @@ function configurationOf(options: AgentCommandOptions): AgentConfig {
   const config =
     file === null ? defaultAgentConfig(base) : parseAgentConfig(readConfiguration(file), file, base)
   const { host, port } = options
-  return { ...config, ...(host === null ? {} : { host }), ...(port === null ? {} : { port }) }
+  if (options.bootstrap && config.application === null)
+    throw new UsageError("ERR_CONFIG", {
+      at: "--bootstrap",
+      expected: "a table [app] in the configuration that says which application is meant",
+      found: "none",
+    })
+  const bootstrap = options.bootstrap ? { bootstrap: config.bootstrap ?? defaultBootstrap(base) } : {}
+  return { ...config, ...bootstrap, ...(host === null ? {} : { host }), ...(port === null ? {} : { port }) }
 }
 
 function readConfiguration(file: string): string {

@@ -3,19 +3,13 @@ import { endpointText, parseAgentUrl } from "../client/endpoint.ts"
 import { AgentError, UsageError } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
 import { appraisalOf, attest, withAgent } from "./attest.ts"
-import type { ConnectionOptions, CredentialFiles, TrustOptions } from "./cli.ts"
+import type { AppOptions } from "./cli.ts"
 import { readInput } from "./input-files.ts"
 import { interruptible } from "./interrupt.ts"
 import { jsonText } from "./json-text.ts"
 import { ProgressLine } from "./progress.ts"
 import { renderVerdict } from "./render.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
-
-export interface AppOptions extends ConnectionOptions, TrustOptions {
-  /** Reference values to verify against before anything is sent; null: the VM only has to attest. */
-  readonly snapshot: string | null
-  readonly credentials: CredentialFiles
-}
 
 /** What was done: a sentence, and members for `--json`. */
 interface Done {
@@ -99,6 +93,7 @@ export async function afterAttestation(
   terminal: Terminal,
   act: (client: AgentClient, sealingKey: Uint8Array) => Promise<Done>,
 ): Promise<number> {
+  requireExpectation(options)
   const appraisal = appraisalOf(options)
   const progress = new ProgressLine(terminal, !options.quiet && !options.json)
   try {
@@ -115,7 +110,9 @@ export async function afterAttestation(
     else {
       const passedMeans =
         options.snapshot === null
-          ? "has attested (not compared with a snapshot)"
+          ? options.policy === null
+            ? "has attested, and may be anybody's"
+            : "is a machine as the policy describes it"
           : "is the machine of the snapshot"
       const text = renderVerdict(verdict, {
         style: terminal.outStyle,
@@ -132,6 +129,19 @@ export async function afterAttestation(
   } finally {
     progress.clear()
   }
+}
+
+/**
+ * A genuine VM is not yet yours: whoever wants a secret can rent one.
+ * @throws UsageError ERR_MISSING_ARGUMENT where nothing says which VM is meant.
+ */
+function requireExpectation({ snapshot, policy, anyVm }: AppOptions): void {
+  if (snapshot !== null || policy !== null || anyVm) return
+  throw new UsageError("ERR_MISSING_ARGUMENT", {
+    at: "--snapshot",
+    expected: "--snapshot FILE or --policy FILE, to know your VM from anybody else's",
+    hint: "cosmian_vm snapshot takes one; --any-vm does without, and then who runs the VM may read what is sent",
+  })
 }
 
 /** Shows the last lines of the application's log where it does not come up, and passes the error on. */

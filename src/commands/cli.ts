@@ -244,7 +244,7 @@ const verifyCommand = defineCommand({
   },
 })
 
-const appArgs = {
+export const appArgs = {
   ...connectionArgs,
   snapshot: {
     type: "string",
@@ -252,13 +252,23 @@ const appArgs = {
     valueHint: "FILE",
     description: "send only after the VM was verified against this snapshot",
   },
+  policy: {
+    type: "string",
+    valueHint: "FILE",
+    description: "send only after the VM was verified against this policy",
+  },
+  "any-vm": {
+    type: "boolean",
+    description:
+      "send to whichever genuine confidential VM answers: anybody can rent one, so this protects nothing from the one who runs it",
+  },
   ...anchorArgs,
   ...credentialArgs,
 } as const
 
 const VM = "cosmian_vm --url https://vm.example:5555"
 const APP_DETAILS =
-  "Nothing is sent before the VM has attested on the very connection that is used: without --snapshot that it is a genuine confidential VM with a consistent TPM and IMA list, with it also that its content is the recorded one."
+  "Nothing is sent before the VM has attested on the very connection that is used, and was found to be the one that --snapshot or --policy describes."
 
 const appInitCommand = defineCommand({
   meta: meta({
@@ -292,15 +302,21 @@ const appInitCommand = defineCommand({
 const APP_ORDERS = {
   restart: {
     description: "restart the application",
-    example: { line: `${VM} app restart --owner-key owner.pem`, does: "after a change of its configuration" },
+    example: {
+      line: `${VM} app restart -s vm.snapshot --owner-key owner.pem`,
+      does: "after a change of its configuration",
+    },
   },
   stop: {
     description: "stop the application",
-    example: { line: `${VM} app stop --owner-key owner.pem`, does: "it stays stopped until app restart" },
+    example: {
+      line: `${VM} app stop -s vm.snapshot --owner-key owner.pem`,
+      does: "it stays stopped until app restart",
+    },
   },
   status: {
     description: "tell whether the application runs and has a configuration",
-    example: { line: `${VM} app status --token-file token --json`, does: "for a program" },
+    example: { line: `${VM} app status -s vm.snapshot --token-file token --json`, does: "for a program" },
   },
 } as const
 
@@ -321,7 +337,12 @@ const appLogsCommand = defineCommand({
     name: "logs",
     description: "show the last lines of the application's log",
     details: [APP_DETAILS],
-    examples: [{ line: `${VM} app logs --lines 100 --token-file token`, does: "more than the usual 20" }],
+    examples: [
+      {
+        line: `${VM} app logs --lines 100 -s vm.snapshot --token-file token`,
+        does: "more than the usual 20",
+      },
+    ],
   }),
   args: {
     ...appArgs,
@@ -501,16 +522,27 @@ function credentialsOf(args: CredentialArgs): CredentialFiles {
 
 interface AppArgs extends ConnectionArgs, TrustArgs, CredentialArgs {
   snapshot: string | undefined
+  policy: string | undefined
+  "any-vm": boolean | undefined
 }
 
-function appOf(
-  args: AppArgs,
-): ConnectionOptions &
-  TrustOptions & { readonly snapshot: string | null; readonly credentials: CredentialFiles } {
+/** Which VM something is sent to, and by whom. */
+export interface AppOptions extends ConnectionOptions, TrustOptions {
+  /** Reference values to verify against before anything is sent; null: none. */
+  readonly snapshot: string | null
+  readonly policy: string | null
+  /** Any genuine VM will do. Without it, a snapshot or a policy has to be given. */
+  readonly anyVm: boolean
+  readonly credentials: CredentialFiles
+}
+
+export function appOf(args: AppArgs): AppOptions {
   return {
     ...connectionOf(args),
     ...trustOf(args),
     snapshot: args.snapshot ?? null,
+    policy: args.policy ?? null,
+    anyVm: args["any-vm"] === true,
     credentials: credentialsOf(args),
   }
 }

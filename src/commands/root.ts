@@ -23,6 +23,7 @@ export const rootCommand = {
     owner: ownerCommand,
     cli: cliCommand,
     agent: async () => (await import("./agent.ts")).agentCommand,
+    bootstrap: async () => (await import("./bootstrap.ts")).bootstrapCommand,
     attestation: async () => (await import("./attestation.ts")).attestationCommand,
     certtool: async () => (await import("./certtool.ts")).certtoolCommand,
     eventlog: async () => (await import("./eventlog.ts")).eventLogCommand,

@@ -143,7 +143,7 @@ async function agentFindsDevices({ guest }: Scene): Promise<void> {
 async function initApplication(scene: Scene, key: "agent" | "other"): Promise<void> {
   const file = join(scene.directory, "app.conf")
   writeFileSync(file, applicationConfiguration(key))
-  const options = ["app", "init", "-c", file, ...trust(scene), "--token-file", tokenFile(scene)]
+  const options = ["app", "init", "-c", file, ...trust(scene), "--any-vm", "--token-file", tokenFile(scene)]
   expectExit(await cli(scene, options), EXIT.ok)
   const path = "/var/lib/cosmian_vm/data/e2e/app.conf"
   expectEqual(path, await scene.guest.mustShell(`cat ${path}`), applicationConfiguration(key))
@@ -153,13 +153,16 @@ async function initApplication(scene: Scene, key: "agent" | "other"): Promise<vo
 async function restartApplication(scene: Scene): Promise<void> {
   const pid = () => scene.guest.mustShell("systemctl show --property=MainPID --value e2e-app")
   const before = await pid()
-  expectExit(await cli(scene, ["app", "restart", ...trust(scene), "--token-file", tokenFile(scene)]), EXIT.ok)
+  expectExit(
+    await cli(scene, ["app", "restart", ...trust(scene), "--any-vm", "--token-file", tokenFile(scene)]),
+    EXIT.ok,
+  )
   if ((await pid()) === before) throw new Error("the application's process is still the old one")
 }
 
 async function refusedWithoutToken(scene: Scene): Promise<void> {
   expectExit(
-    await cli(scene, ["app", "init", "-c", join(scene.directory, "app.conf"), ...trust(scene)]),
+    await cli(scene, ["app", "init", "-c", join(scene.directory, "app.conf"), ...trust(scene), "--any-vm"]),
     EXIT.operational,
   )
 }

@@ -1,0 +1,157 @@
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { AgentError } from "../errors.ts"
+import type { Provision } from "../formats/provision.ts"
+import type { Applications } from "./applications.ts"
+import { flushDirectory, makePrivateDirectory, writeFileAtomically } from "./atomic-file.ts"
+import type { BootstrapConfig } from "./config.ts"
+import { errorFields, type Log } from "./log.ts"
+
+/** How far it is. Names are no secrets; contents never leave the process but to the application. */
+export interface BootstrapStatus {
+  readonly state: "waiting" | "starting" | "done"
+  /** Names without which the application is not started. */
+  readonly wanted: readonly string[]
+  readonly received: readonly string[]
+}
+
+export interface BootstrapOptions {
+  readonly config: BootstrapConfig
+  readonly apps: Applications
+  readonly log: Log
+}
+
+/**
+ * An application that gets its secrets from outside before it runs. They are held in memory until it is started; then each becomes a
+ * file of its own (mode 0600) in one directory, which is there whole or not at all.
+ */
+export class Bootstrap {
+  readonly #options: BootstrapOptions
+  readonly #values = new Map<string, Uint8Array>()
+  readonly #done = Promise.withResolvers<void>()
+  #state: BootstrapStatus["state"]
+
+  constructor(options: BootstrapOptions) {
+    this.#options = options
+    this.#state = isProvisioned(options.config) ? "done" : "waiting"
+    if (this.#state === "done") this.#done.resolve()
+  }
+
+  /** Fulfilled when the application has been started with its secrets: nothing is to be had here any more. */
+  get done(): Promise<void> {
+    return this.#done.promise
+  }
+
+  status(): BootstrapStatus {
+    return {
+      state: this.#state,
+      wanted: this.#options.config.values,
+      received: [...this.#values.keys()].sort(),
+    }
+  }
+
+  /** Takes secrets in; one that was there already is replaced. @throws AgentError ERR_BOOTSTRAP. */
+  receive(values: Provision): void {
+    this.#requireWaiting()
+    const { config, log } = this.#options
+    const unknown = [...values.keys()].filter((name) => !config.values.includes(name))
+    if (config.values.length > 0 && unknown.length > 0)
+      throw new AgentError("ERR_BOOTSTRAP", {
+        at: unknown.join(", "),
+        expected: `values of ${config.values.join(", ")}`,
+        found: "another name",
+        hint: "correct the name, or add it to [bootstrap] values of the agent's configuration",
+      })
+    for (const [name, content] of values) {
+      this.#values.get(name)?.fill(0)
+      this.#values.set(name, content)
+    }
+    log.info("values received for the application", { names: [...values.keys()].join(", ") })
+  }
+
+  /**
+   * Writes the secrets where the application finds them, and starts it. Where it does not come up they are removed again and
+   * stay in memory, to be corrected.
+   * @throws AgentError ERR_BOOTSTRAP where one is missing; those of {@link Applications.restart}.
+   */
+  async start(): Promise<void> {
+    this.#requireWaiting()
+    const { config, apps, log } = this.#options
+    const missing = config.values.filter((name) => !this.#values.has(name))
+    if (missing.length > 0)
+      throw new AgentError("ERR_BOOTSTRAP", {
+        at: missing.join(", "),
+        expected: "all values that the application needs",
+        found: "none",
+        hint: "send them first",
+      })
+    this.#state = "starting"
+    try {
+      this.#write()
+      await apps.restart()
+    } catch (error) {
+      rmSync(config.directory, { recursive: true, force: true })
+      this.#state = "waiting"
+      throw error
+    }
+    for (const content of this.#values.values()) content.fill(0)
+    this.#values.clear()
+    this.#state = "done"
+    log.info("the application has its values and runs", { directory: config.directory })
+    this.#done.resolve()
+  }
+
+  /** After a restart of agent or machine: an application whose secrets are still there is started where it does not run. */
+  async resume(): Promise<void> {
+    const { apps, log } = this.#options
+    if (this.#state !== "done") return
+    try {
+      if ((await apps.status()).state === "down") await apps.restart()
+    } catch (error) {
+      log.error("the application does not start with the values it was given", errorFields(error))
+    }
+  }
+
+  #write(): void {
+    const { directory } = this.#options.config
+    const partial = `${directory}.new`
+    makePrivateDirectory(dirname(directory))
+    rmSync(partial, { recursive: true, force: true })
+    mkdirSync(partial, { mode: 0o700 })
+    for (const [name, content] of this.#values) writeFileAtomically(join(partial, name), content, 0o600)
+    flushDirectory(partial)
+    renameSync(partial, directory)
+    flushDirectory(dirname(directory))
+  }
+
+  #requireWaiting(): void {
+    if (this.#state === "waiting") return
+    throw new AgentError("ERR_BOOTSTRAP", {
+      expected: "an application that waits for its values",
+      found: this.#state === "done" ? "one that was started with them" : "one that is being started",
+      hint: "to give it others, stop it, remove the directory of [bootstrap], and restart the agent",
+    })
+  }
+}
+
+/** Whether the application was given its secrets. Something else in the directory's place does not count as that. */
+function isProvisioned({ directory }: BootstrapConfig): boolean {
+  return lstatSync(directory, { throwIfNoEntry: false })?.isDirectory() === true
+}
+
+/** Names that an environment variable may have. */
+const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/
+
+/**
+ * The secrets as environment variables, for a `standalone` application that wants them so; empty where there are none. Those whose
+ * name or content cannot be one are left out: the application finds them as files.
+ */
+export function provisionedEnvironment({ directory, environment }: BootstrapConfig): Record<string, string> {
+  if (!environment || !existsSync(directory)) return {}
+  const variables: Record<string, string> = { COSMIAN_VM_VALUES: directory }
+  for (const name of readdirSync(directory)) {
+    const content = readFileSync(join(directory, name))
+    if (VARIABLE.test(name) && !content.includes(0)) variables[name] = content.toString("utf8")
+  }
+  return variables
+}

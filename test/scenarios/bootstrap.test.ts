@@ -1,0 +1,197 @@
+/** An application that gets its secrets only over a connection that was attested first. */
+import { afterAll, afterEach, beforeAll, expect, test } from "bun:test"
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { createSelfSigned } from "../../src/agent/identity.ts"
+import { EXIT } from "../../src/errors.ts"
+import { run, type SimulatedVm, simulatedVm } from "../executable.ts"
+import { startRelay } from "../relay.ts"
+
+let files: string
+let owner: string
+let ownerLine: string
+const vms: SimulatedVm[] = []
+beforeAll(async () => {
+  files = mkdtempSync(join(tmpdir(), "cosmian-vm-bootstrap-"))
+  owner = join(files, "owner.pem")
+  ownerLine = (await run(["owner", "key", "-o", owner])).stdout
+  writeFileSync(join(files, "password"), "correct horse\n")
+})
+afterEach(async () => {
+  await Promise.all(vms.splice(0).map((vm) => vm.remove()))
+})
+afterAll(() => rmSync(files, { recursive: true, force: true }))
+
+/** A VM whose application, as the first thing it does, writes down what it was given. */
+async function vmThatWaits(more = ""): Promise<SimulatedVm> {
+  const programs = mkdtempSync(join(files, "programs-"))
+  const program = join(programs, "keyserver")
+  writeFileSync(
+    program,
+    `#!/bin/sh\nprintf '%s' "$db_password" > ${programs}/seen\ncat "$COSMIAN_VM_VALUES/tls.key" >> ${programs}/seen\nexec sleep 300\n`,
+  )
+  chmodSync(program, 0o755)
+  const config = `${ownerLine}
+[snapshot]
+root = "/etc/ssl"
+[app]
+service_type = "standalone"
+service_name = "keyserver"
+app_storage = "data/app"
+[bootstrap]
+port = 0
+values = ["db_password", "tls.key"]
+environment = true
+${more}`
+  const vm = await simulatedVm(config, programs)
+  vms.push(vm)
+  await vm.exec("/usr/bin/ls")
+  return Object.assign(vm, { programs })
+}
+
+const portOf = (vm: SimulatedVm) => Number(/"bootstrap_port":(\d+)/.exec(vm.log())?.[1])
+const urlOf = (vm: SimulatedVm) => `https://127.0.0.1:${portOf(vm)}`
+const reached = (vm: SimulatedVm, url: string) => [
+  ...["--url", url, "--allow-insecure-tls", "--trust-root", vm.trustRoot],
+]
+const SECRETS = () => ["--set", `db_password=@${join(files, "password")}`, "--file", `tls.key=${owner}`]
+
+async function snapshotOf(vm: SimulatedVm): Promise<string> {
+  const snapshot = join(vm.dir, "vm.snapshot")
+  const { code, stderr } = await run([
+    "snapshot",
+    ...reached(vm, vm.url),
+    "--owner-key",
+    owner,
+    "-o",
+    snapshot,
+  ])
+  if (code !== EXIT.ok) throw new Error(stderr)
+  return snapshot
+}
+
+test("secrets reach the application, the port closes, and the VM verifies as before", async () => {
+  const vm = await vmThatWaits()
+  const snapshot = await snapshotOf(vm)
+  const port = portOf(vm)
+  const bring = () =>
+    run([
+      ...["bootstrap", ...reached(vm, `https://127.0.0.1:${port}`), "-s", snapshot, "--owner-key", owner],
+      ...SECRETS(),
+      "--json",
+    ])
+  const { code, stdout } = await bring()
+  expect(code).toBe(EXIT.ok)
+  expect(JSON.parse(stdout)).toMatchObject({ done: true, bootstrap: { state: "done", received: [] } })
+  const seen = join(String(Reflect.get(vm, "programs")), "seen")
+  expect(readFileSync(seen, "utf8")).toBe(`correct horse${readFileSync(owner, "utf8")}`)
+  expect(vm.log()).not.toContain("correct horse")
+  expect(stdout).not.toContain("correct horse")
+  // Closed: nobody answers there any more.
+  expect((await bring()).code).toBe(EXIT.operational)
+  expect((await run(["verify", ...reached(vm, vm.url), "-s", snapshot])).code).toBe(EXIT.ok)
+}, 60_000)
+
+test("secrets may come in parts; the application starts when all are there", async () => {
+  const vm = await vmThatWaits()
+  const bring = (...more: string[]) =>
+    run(["bootstrap", ...reached(vm, urlOf(vm)), "--any-vm", "--owner-key", owner, ...more])
+  const first = await bring("--set", "db_password=x", "--no-start")
+  expect([first.code, first.stdout]).toEqual([EXIT.ok, expect.stringContaining("missing: tls.key")])
+  expect((await bring()).stderr).toContain("ERR_BOOTSTRAP")
+  expect((await bring("--file", `tls.key=${owner}`)).code).toBe(EXIT.ok)
+}, 60_000)
+
+test("C1: through a relay nothing is sent", async () => {
+  const vm = await vmThatWaits()
+  const { keyPem, certificatePem } = await createSelfSigned({ hosts: ["127.0.0.1"], now: new Date() })
+  const relay = await startRelay(portOf(vm), keyPem, certificatePem)
+  try {
+    const url = `https://127.0.0.1:${relay.port}`
+    const { code } = await run([
+      "bootstrap",
+      ...reached(vm, url),
+      "--any-vm",
+      "--owner-key",
+      owner,
+      ...SECRETS(),
+    ])
+    expect(code).toBe(EXIT.binding)
+    expect(vm.log()).not.toContain("values received")
+  } finally {
+    relay.close()
+  }
+}, 60_000)
+
+test("C8: a genuine VM that is not the one of the snapshot gets nothing", async () => {
+  const [mine, other] = [await vmThatWaits(), await vmThatWaits()]
+  const snapshot = await snapshotOf(mine)
+  const bring = (vm: SimulatedVm) =>
+    run([
+      ...["bootstrap", ...reached(vm, urlOf(vm)), "--trust-root", mine.trustRoot, "-s", snapshot],
+      ...["--owner-key", owner, ...SECRETS()],
+    ])
+  expect((await bring(other)).code).toBe(EXIT.tee)
+  expect(other.log()).not.toContain("values received")
+  expect((await bring(mine)).code).toBe(EXIT.ok)
+}, 60_000)
+
+test("nobody but an owner brings values", async () => {
+  const vm = await vmThatWaits()
+  const stranger = join(files, "stranger.pem")
+  await run(["owner", "key", "-o", stranger])
+  for (const who of [[], ["--owner-key", stranger]]) {
+    const { code } = await run(["bootstrap", ...reached(vm, urlOf(vm)), "--any-vm", ...who, ...SECRETS()])
+    expect(code).toBe(EXIT.operational)
+  }
+  expect(vm.log()).not.toContain("values received")
+}, 60_000)
+
+test("the port has evidence and bootstrap, and nothing else", async () => {
+  const vm = await vmThatWaits()
+  for (const path of ["/snapshot", "/app/init", "/v1/app/logs", "/quote/tee", "/ima/ascii", "/v1/info"]) {
+    const answer = await fetch(`${urlOf(vm)}${path}`, { tls: { rejectUnauthorized: false } })
+    expect([path, answer.status]).toEqual([path, 404])
+  }
+}, 60_000)
+
+test("a fleet: each server is verified by its own snapshot, and one that fails does not keep the others waiting", async () => {
+  const [first, second] = [await vmThatWaits(), await vmThatWaits()]
+  const directory = join(files, "fleet")
+  mkdirSync(directory)
+  const snapshots = [await snapshotOf(first), await snapshotOf(second)]
+  const fleet = join(directory, "servers.toml")
+  const server = (url: string, snapshot = "") => `[[server]]\nurl = "${url}"\nsnapshot = "${snapshot}"\n`
+  // The first is mistaken for the second.
+  writeFileSync(fleet, server(urlOf(first), snapshots[1]) + server(urlOf(second), snapshots[1]))
+  const bring = () =>
+    run([
+      ...["bootstrap", "--fleet", fleet, "--allow-insecure-tls", "--owner-key", owner, ...SECRETS()],
+      ...["--trust-root", first.trustRoot, "--trust-root", second.trustRoot],
+    ])
+  expect((await bring()).code).toBe(EXIT.tee)
+  expect(second.log()).toContain("runs")
+  expect(first.log()).not.toContain("values received")
+  writeFileSync(fleet, server(urlOf(first), snapshots[0]))
+  expect((await bring()).code).toBe(EXIT.ok)
+}, 60_000)
+
+for (const [name, args] of [
+  ["no name", ["--set", "secret"]],
+  ["a path as name", ["--set", "../x=secret"]],
+  ["a name twice", ["--set", "a=secret", "--set", "a=secret"]],
+] as const)
+  test(`usage: ${name}: nothing of the value is repeated`, async () => {
+    const { code, stderr } = await run(["bootstrap", "--any-vm", ...args])
+    expect(code).toBe(EXIT.usage)
+    expect(stderr).not.toContain("secret=")
+    expect(stderr.replaceAll("secrets", "")).not.toContain("secret")
+  })
+
+test("C8: where nothing says which VM is meant, nothing is sent", async () => {
+  const vm = await vmThatWaits()
+  const { code } = await run(["bootstrap", ...reached(vm, urlOf(vm)), "--owner-key", owner, ...SECRETS()])
+  expect(code).toBe(EXIT.usage)
+  expect(existsSync(join(String(Reflect.get(vm, "programs")), "seen"))).toBe(false)
+}, 60_000)
