@@ -13,7 +13,6 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { EXIT } from "../../src/errors.ts"
-import { type CommandResult, run, tail } from "./command.ts"
 import { keysAreDerived, keysFollowTheMeasurement, ratlsCertificateVerifies } from "./derived-keys.ts"
 import { Guest } from "./guest.ts"
 import { ensureImage } from "./image.ts"
@@ -23,10 +22,23 @@ import {
   agentInfo,
   applicationConfiguration,
   makeOtherKey,
-  type Payload,
   preparePayload,
   provision,
 } from "./provision.ts"
+import {
+  cli,
+  expectEqual,
+  expectExit,
+  failedChecks,
+  memberOf,
+  type Scene,
+  type Step,
+  snapshotFile,
+  TOKEN,
+  tokenFile,
+  trust,
+  verified,
+} from "./scene.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
 const CACHE = join(ROOT, ".cache")
@@ -34,16 +46,6 @@ const KEPT = join(CACHE, "e2e")
 const IMA_POLICY = join(ROOT, "deb", "root", "usr", "share", "cosmian_vm", "ima-policy")
 const AGENT = "/usr/sbin/cosmian_vm"
 const NEW_TOOL = "/usr/local/bin/brought-along"
-const TOKEN = Buffer.from(crypto.getRandomValues(new Uint8Array(24))).toString("base64url")
-
-interface Scene {
-  readonly guest: Guest
-  readonly payload: Payload
-  /** Directory for snapshot, whitelist and the CLI's outputs. */
-  readonly directory: string
-}
-
-type Step = readonly [name: string, act: (scene: Scene) => Promise<unknown>]
 
 const STEPS: readonly Step[] = [
   ["the packaged agent runs as a service and finds /dev/sev-guest, TPM and IMA", agentFindsDevices],
@@ -181,19 +183,6 @@ async function takeSnapshot(scene: Scene): Promise<void> {
   expectEqual(`hash of ${AGENT}`, memberOf(pair, "1"), digest)
 }
 
-/** Verifies against the snapshot, and returns the verdict. */
-async function verified(scene: Scene, exit: number, options: readonly string[] = []): Promise<Claims> {
-  const result = await cli(scene, [
-    ...["verify", "--json", "-s", snapshotFile(scene)],
-    ...trust(scene),
-    ...options,
-  ])
-  expectExit(result, exit)
-  const verdict: unknown = JSON.parse(result.stdout)
-  expectEqual("simulated", memberOf(verdict, "simulated"), true)
-  return claimsOf(verdict)
-}
-
 async function withoutTrustRoot(scene: Scene): Promise<void> {
   expectExit(await cli(scene, ["verify", "-s", snapshotFile(scene)]), EXIT.tee)
 }
@@ -229,79 +218,12 @@ async function knownProgramPasses(scene: Scene): Promise<void> {
   await verified(scene, EXIT.ok)
 }
 
-/** Runs the built executable against the guest's agent. */
-async function cli(scene: Scene, options: readonly string[]): Promise<CommandResult> {
-  const url = `https://127.0.0.1:${scene.guest.port(AGENT_PORT)}`
-  const connection = ["--url", url, "--allow-insecure-tls", "--timeout", "120"]
-  const argv = [join(ROOT, "dist", "cosmian_vm"), ...connection, ...options]
-  const result = await run(argv, { timeoutMs: 400_000 })
-  const shown = `$ ${argv.join(" ")}\n${result.stdout}${result.stderr}(exit code ${result.code})\n\n`
-  writeFileSync(join(scene.directory, "cli.txt"), shown, { flag: "a" })
-  return result
-}
-
-function snapshotFile(scene: Scene): string {
-  return join(scene.directory, "cosmian_vm.snapshot")
-}
-
 function whitelist(scene: Scene): string {
   return join(scene.directory, "whitelist")
 }
 
-function trust(scene: Scene): string[] {
-  return ["--trust-root", scene.payload.trustRoot]
-}
-
 function applicationOption(scene: Scene): string[] {
   return ["--application", `127.0.0.1:${scene.guest.port(APPLICATION_PORT)}`]
-}
-
-function tokenFile(scene: Scene): string {
-  const path = join(scene.directory, "token")
-  writeFileSync(path, `${TOKEN}\n`, { mode: 0o600 })
-  return path
-}
-
-type Claims = readonly {
-  readonly check: string
-  readonly status: string
-  readonly findings: readonly { readonly subject: string }[]
-}[]
-
-/** The claims of a verdict in JSON. The test reads its own program's output: a wrong shape ends the step. */
-function claimsOf(verdict: unknown): Claims {
-  const claims = memberOf(verdict, "claims")
-  if (!Array.isArray(claims)) throw new Error("the verdict has no claims")
-  return claims.map((claim: unknown) => {
-    const findings = memberOf(claim, "findings")
-    return {
-      check: `${memberOf(claim, "check")}`,
-      status: `${memberOf(claim, "status")}`,
-      findings: (Array.isArray(findings) ? findings : []).map((finding: unknown) => ({
-        subject: `${memberOf(finding, "subject")}`,
-      })),
-    }
-  })
-}
-
-function memberOf(value: unknown, name: string): unknown {
-  return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined
-}
-
-function failedChecks(claims: Claims): string[] {
-  return claims.filter((claim) => claim.status === "failed").map((claim) => claim.check)
-}
-
-function expectExit(result: CommandResult, expected: number): void {
-  if (result.code === expected) return
-  throw new Error(
-    `exit code ${result.code}, expected ${expected}\n${tail(result.stdout, 60)}${tail(result.stderr, 40)}`,
-  )
-}
-
-function expectEqual(what: string, found: unknown, expected: unknown): void {
-  if (Bun.deepEquals(found, expected)) return
-  throw new Error(`${what}: expected ${JSON.stringify(expected)}, found ${JSON.stringify(found)}`)
 }
 
 async function passes(name: string, act: () => Promise<unknown>): Promise<boolean> {
