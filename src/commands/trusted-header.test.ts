@@ -65,6 +65,8 @@ describe("a header that was read once", () => {
     withDirectory(async (dir) => {
       expect(await codeOf(openTrustedHeader(join(dir, "none"), WITHOUT))).toBe("ERR_IO")
       expect(await codeOf(openTrustedHeader(dir, WITHOUT))).toBe("ERR_IO")
+      expect(Bun.spawnSync(["mkfifo", join(dir, "pipe")]).exitCode).toBe(0)
+      expect(await codeOf(openTrustedHeader(join(dir, "pipe"), WITHOUT))).toBe("ERR_IO")
       writeFileSync(join(dir, "large"), new Uint8Array(137 << 20))
       expect(await codeOf(openTrustedHeader(join(dir, "large"), WITHOUT))).toBe("ERR_TOO_LARGE")
     }))

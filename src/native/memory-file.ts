@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync, writeSync } from "node:fs"
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from "node:fs"
 import { NativeError } from "../errors.ts"
 
 /** A file that exists in memory only, for programs that want a path. It goes away with its last descriptor. */
@@ -83,7 +83,8 @@ export function readBounded(path: string, limit: number): Uint8Array {
 
 function open(path: string): number {
   try {
-    return openSync(path, "r")
+    // A pipe in its place would otherwise wait for a writer.
+    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (cause) {
     throw new NativeError("ERR_IO", {
       at: path,

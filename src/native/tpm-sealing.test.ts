@@ -3,8 +3,10 @@ import { pbkdf2Sync } from "node:crypto"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import fc from "fast-check"
 import { cryptsetup, luksHeader, PASSPHRASE } from "../../test/fakes/luks.ts"
 import { codeOf } from "../../test/fakes/simulated.ts"
+import { CodedError } from "../errors.ts"
 import { toHex } from "../formats/hex.ts"
 import { parseLuksHeader } from "../formats/luks/header.ts"
 import {
@@ -14,12 +16,12 @@ import {
   sealedPassphrase,
 } from "../formats/luks/systemd-tpm2-token.ts"
 import { ALG } from "../formats/tpm/algorithms.ts"
-import { encodePublic, tpmName } from "../formats/tpm/public.ts"
-import { sized, u32, WireWriter } from "../formats/tpm/wire.ts"
+import { sized } from "../formats/tpm/wire.ts"
 import type { HeaderReference, TpmStorage } from "./ports.ts"
 import { type SoftwareTpm, startSoftwareTpm } from "./swtpm.ts"
 import { openTpmStorage, withTpm } from "./tpm.ts"
 import * as commands from "./tpm-commands.ts"
+import { readReference, writeReference } from "./tpm-header-reference.ts"
 import { seal, unseal, withStorageKey } from "./tpm-sealing.ts"
 import { loadTss2, type TransportOpener } from "./tss2.ts"
 
@@ -213,6 +215,52 @@ describe("between us and the TPM", () => {
   })
 })
 
+test("whatever a TPM answers, only coded errors come of it", () => {
+  const record = (run: (transceive: commands.Transceive) => unknown): Uint8Array[] => {
+    const answers: Uint8Array[] = []
+    beside(run, (_, back) => {
+      answers.push(back.slice())
+      return back
+    })
+    return answers
+  }
+  const sealed = beside((transceive) => seal(transceive, { ...PLAIN, pcrs: [0], pin: PIN() }))
+  const name = { volume: "fuzzed", pcrs: [0] }
+  const reference = { current: SECRET, next: null }
+  const runs: ((transceive: commands.Transceive) => unknown)[] = [
+    (transceive) => seal(transceive, { ...PLAIN, pcrs: [0], pin: PIN() }),
+    (transceive) => unseal(transceive, { sealed, pin: PIN() }),
+    (transceive) => writeReference(transceive, { name, reference }),
+    (transceive) => readReference(transceive, name),
+  ]
+  const recorded = runs.map(record)
+  fc.assert(
+    fc.property(
+      fc.nat(runs.length - 1),
+      fc.nat(12),
+      fc.nat(300),
+      fc.uint8Array({ maxLength: 40 }),
+      fc.boolean(),
+      (which, answer, at, bytes, insert) => {
+        const answers = recorded[which]?.map((each) => each.slice()) ?? []
+        const target = answers[answer % answers.length] ?? new Uint8Array(0)
+        const offset = at % (target.length + 1)
+        const rest = target.subarray(insert ? offset : Math.min(target.length, offset + bytes.length))
+        const changed = Uint8Array.from([...target.subarray(0, offset), ...bytes, ...rest])
+        // The size in its head is right, so that more than the head is read.
+        if (changed.length >= 10) new DataView(changed.buffer).setUint32(2, changed.length)
+        answers[answer % answers.length] = changed
+        try {
+          runs[which]?.(() => answers.shift() ?? new Uint8Array(0))
+        } catch (error) {
+          expect(error).toBeInstanceOf(CodedError)
+        }
+      },
+    ),
+    { numRuns: 3000 },
+  )
+}, 60_000)
+
 describe("a blob that was changed", () => {
   test("is refused", async () => {
     const sealed = await tpm.seal(PLAIN)
@@ -235,35 +283,82 @@ describe("a blob that was changed", () => {
   })
 })
 
-describe("a token that names a persistent storage root key", () => {
+describe("under the persistent storage root key", () => {
   const HANDLE = 0x81000001
-  const named = (name?: Uint8Array): Uint8Array =>
-    beside((transceive) =>
-      withStorageKey(transceive, ({ handle, publicArea }) => {
-        if (commands.readPublic(transceive, HANDLE) === null) commands.persist(transceive, handle, HANDLE)
-        const to = new WireWriter()
-        u32.write(HANDLE, to)
-        sized(66).write(name ?? tpmName(publicArea), to)
-        u32.write(1, to)
-        sized(512).write(encodePublic(publicArea), to)
-        return to.bytes()
-      }),
-    )
+  const LASTING = { ...PLAIN, storageKey: "srk" } as const
 
-  test("is unsealed under that very key, and no other", async () => {
-    const sealed = await tpm.seal(PLAIN)
-    expect(toHex(await tpm.unseal({ ...sealed, srk: named() }, null))).toBe(toHex(SECRET))
-    const other = named(new Uint8Array(34))
-    expect(await codeOf(tpm.unseal({ ...sealed, srk: other }, null))).toBe("ERR_SEALED_ELSEWHERE")
-    const absent = named()
-    absent[3] = 9
-    expect(await codeOf(tpm.unseal({ ...sealed, srk: absent }, null))).toBe("ERR_SEALED_ELSEWHERE")
-    const transient = named()
-    transient[0] = 0x80
-    expect(await codeOf(tpm.unseal({ ...sealed, srk: transient }, null))).toBe("ERR_UNSUPPORTED")
+  test("a secret is sealed, and unsealed under that very key and no other", async () => {
+    const sealed = await tpm.seal(LASTING)
+    const again = await tpm.seal(LASTING)
+    expect(sealed.srk).toEqual(again.srk)
+    for (const each of [sealed, again]) expect(toHex(await tpm.unseal(each, null))).toBe(toHex(SECRET))
+    const changed = (at: number, value: number): SealedSecret => {
+      const srk = sealed.srk?.slice() ?? new Uint8Array(0)
+      srk[at] = value
+      return { ...sealed, srk }
+    }
+    expect(await codeOf(tpm.unseal(changed(20, 0), null))).toBe("ERR_SEALED_ELSEWHERE")
+    expect(await codeOf(tpm.unseal(changed(3, 9), null))).toBe("ERR_SEALED_ELSEWHERE")
+    expect(await codeOf(tpm.unseal(changed(0, 0x80), null))).toBe("ERR_UNSUPPORTED")
+    expect(await codeOf(tpm.unseal({ ...sealed, srk: null }, null))).toBe("ERR_SEALED_ELSEWHERE")
+    expect(await codeOf(tpm.unseal({ ...(await tpm.seal(PLAIN)), srk: sealed.srk }, null))).toBe(
+      "ERR_SEALED_ELSEWHERE",
+    )
   })
 
-  test("or an RSA key is refused by name", async () => {
+  test("its name is written as systemd 255 writes it", async () => {
+    const { srk } = await tpm.seal(LASTING)
+    // Handle, size and algorithm of the Name; then, after the digest: kind, size, type, attributes and parameters.
+    expect(toHex(srk?.subarray(0, 8) ?? new Uint8Array(0))).toBe("810000010022000b")
+    expect(toHex(srk?.subarray(40, 70) ?? new Uint8Array(0))).toBe(
+      "00000001005a0023000b000304720000000600800043001000030010" + "0020",
+    )
+    expect(srk?.length).toBe(136)
+  })
+
+  test("another's key in its place is left alone", async () => {
+    const other = await anotherTpm()
+    await withTpm(other.tcti, (worker) => worker.call("ensureKeys", null))
+    const transport = open(other.tcti)
+    const transceive = (command: Uint8Array) => transport.transceive(command)
+    const ak = commands.readPublic(transceive, 0x81000051)
+    if (ak?.type !== "ecc") throw new Error("no attestation key")
+    const none = new Uint8Array(0)
+    const made = commands.createPrimary(transceive, commands.RH.owner, { ...ak, x: none, y: none })
+    commands.persist(transceive, made.handle, HANDLE)
+    commands.flush(transceive, made.handle)
+    transport.close()
+    expect(await codeOf(other.tpm.seal(LASTING))).toBe("ERR_TPM_HANDLE_TAKEN")
+    expect(await codeOf(other.tpm.seal(PLAIN))).toBe("no error")
+    await other.tpm.close()
+  })
+
+  test("power cuts lock nobody out, as they do under the key of systemd 252", async () => {
+    const outcome = async (storageKey: "srk" | "systemd-252") => {
+      const place = join(dir, `cuts-${storageKey}`)
+      const codes = new Set<string>()
+      let sealed: SealedSecret | null = null
+      for (let boot = 0; boot < 6; boot++) {
+        const swtpm = await startSoftwareTpm(place)
+        const storage = await openTpmStorage(swtpm.tcti)
+        sealed ??= await storage.seal({ ...PLAIN, storageKey })
+        codes.add(await codeOf(storage.unseal(sealed, null)))
+        await storage.close()
+        process.kill(swtpm.pid, "SIGKILL")
+        while (
+          await Bun.file(`/proc/${swtpm.pid}/cmdline`)
+            .text()
+            .then(Boolean, () => false)
+        )
+          await Bun.sleep(10)
+      }
+      return [...codes]
+    }
+    expect(await outcome("srk")).toEqual(["no error"])
+    expect(await outcome("systemd-252")).toEqual(["no error", "ERR_TPM_LOCKOUT"])
+  }, 30_000)
+
+  test("an RSA key is refused by name", async () => {
     expect(await codeOf(tpm.unseal({ ...(await tpm.seal(PLAIN)), primaryAlg: "rsa" }, null))).toBe(
       "ERR_UNSUPPORTED",
     )

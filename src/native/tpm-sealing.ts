@@ -2,9 +2,16 @@ import { NativeError } from "../errors.ts"
 import { bytesEqual } from "../formats/hex.ts"
 import { pinAuthValue, type SealedSecret } from "../formats/luks/systemd-tpm2-token.ts"
 import { ALG, CURVE } from "../formats/tpm/algorithms.ts"
-import { OBJECT, type TpmPublic, tpmName } from "../formats/tpm/public.ts"
+import {
+  type EccPublic,
+  encodePublic,
+  hasAttribute,
+  OBJECT,
+  type TpmPublic,
+  tpmName,
+} from "../formats/tpm/public.ts"
 import { parseSealed, type SealedObject } from "../formats/tpm/sealed.ts"
-import { sized, u32, WireReader } from "../formats/tpm/wire.ts"
+import { sized, u32, WireReader, WireWriter } from "../formats/tpm/wire.ts"
 import type { SealRequest } from "./ports.ts"
 import * as commands from "./tpm-commands.ts"
 import * as sessions from "./tpm-session-commands.ts"
@@ -15,7 +22,7 @@ import { isAuthFailure, isForeignObject, isPolicyFailure, RC_LOCKOUT } from "./t
  * persistent handle. Later versions of systemd use it for tokens that name no other key.
  * Source: systemd 252, src/shared/tpm2-util.c, "tpm2_make_primary".
  */
-const STORAGE_KEY: TpmPublic = {
+const STORAGE_KEY: EccPublic = {
   type: "ecc",
   nameAlg: ALG.sha256,
   objectAttributes:
@@ -33,11 +40,21 @@ const STORAGE_KEY: TpmPublic = {
   x: new Uint8Array(0),
   y: new Uint8Array(0),
 }
+/** Storage root key of systemd 254 and later, which the TPM's lockout leaves alone. Source: systemd 254, "tpm2_get_srk_template". */
+const LASTING_KEY: EccPublic = {
+  ...STORAGE_KEY,
+  objectAttributes: STORAGE_KEY.objectAttributes | OBJECT.noDA,
+}
+/** Where it is kept. Source: TCG TPM v2.0 Provisioning Guidance, version 1.0, section "Storage Primary Key". */
+const SRK_HANDLE = 0x81000001
+/** How the ESYS library writes that a resource is a key. */
+const ESYS_KEY = 1
 /** Most bytes that every TPM seals. Source: TPM 2.0 Part 2, rev. 1.59, "MAX_SYM_DATA". */
 const MAX_SECRET = 128
 
 /** @throws as TpmSealing.seal */
-export function seal(transceive: commands.Transceive, { secret, pcrs, pin }: SealRequest): SealedSecret {
+export function seal(transceive: commands.Transceive, request: SealRequest): SealedSecret {
+  const { secret, pcrs, pin } = request
   if (secret.length < 1 || secret.length > MAX_SECRET)
     throw new NativeError("ERR_TOO_LARGE", {
       at: "secret to seal",
@@ -46,23 +63,60 @@ export function seal(transceive: commands.Transceive, { secret, pcrs, pin }: Sea
     })
   const policy = { bank: ALG.sha256, pcrs: ascending(pcrs), authValue: pin !== null }
   const authValue = pin === null ? new Uint8Array(0) : pinAuthValue(pin, null)
+  const lasting = request.storageKey === "srk"
+  const use = (parent: sessions.LoadedKey): SealedSecret => {
+    const authPolicy = sessions.policyDigest(transceive, parent, policy)
+    return {
+      blob: sessions.createSealed(transceive, parent, { secret, authValue, authPolicy }),
+      pcrs: policy.pcrs,
+      pcrBank: "sha256",
+      primaryAlg: "ecc",
+      policyHash: authPolicy,
+      pin: policy.authValue,
+      salt: null,
+      srk: lasting ? encodeNamedKey(parent) : null,
+    }
+  }
   try {
-    return withStorageKey(transceive, (parent) => {
-      const authPolicy = sessions.policyDigest(transceive, parent, policy)
-      return {
-        blob: sessions.createSealed(transceive, parent, { secret, authValue, authPolicy }),
-        pcrs: policy.pcrs,
-        pcrBank: "sha256",
-        primaryAlg: "ecc",
-        policyHash: authPolicy,
-        pin: policy.authValue,
-        salt: null,
-        srk: null,
-      }
-    })
+    return lasting ? use(lastingKey(transceive)) : withStorageKey(transceive, use)
   } finally {
     authValue.fill(0)
   }
+}
+
+/** The persistent storage root key, which is made where there is none. @throws NativeError ERR_TPM_HANDLE_TAKEN */
+function lastingKey(transceive: commands.Transceive): sessions.LoadedKey {
+  const publicArea = commands.readPublic(transceive, SRK_HANDLE) ?? makeLastingKey(transceive)
+  if (isStorageKey(publicArea)) return { handle: SRK_HANDLE, publicArea }
+  throw new NativeError("ERR_TPM_HANDLE_TAKEN", {
+    at: `handle 0x${SRK_HANDLE.toString(16)}`,
+    expected: "an ECC P-256 storage root key",
+    found: `an ${publicArea.type} key with attributes 0x${publicArea.objectAttributes.toString(16)}`,
+    hint: "other software made it; seal as systemd 252 does, which does not use it",
+  })
+}
+
+function makeLastingKey(transceive: commands.Transceive): TpmPublic {
+  const made = commands.createPrimary(transceive, commands.RH.owner, LASTING_KEY)
+  try {
+    commands.persist(transceive, made.handle, SRK_HANDLE)
+    return made.publicArea
+  } finally {
+    commands.flush(transceive, made.handle)
+  }
+}
+
+function isStorageKey(key: TpmPublic): boolean {
+  const needed = [
+    "fixedTPM",
+    "fixedParent",
+    "sensitiveDataOrigin",
+    "userWithAuth",
+    "restricted",
+    "decrypt",
+  ] as const
+  const p256 = key.type === "ecc" && key.curveId === CURVE.p256 && key.nameAlg === ALG.sha256
+  return p256 && needed.every((attribute) => hasAttribute(key, attribute))
 }
 
 /** A secret to be unsealed, and the PIN for it. */
@@ -164,10 +218,19 @@ export function withStorageKey<T>(
 }
 
 /**
- * A persistent storage root key, by what the token says of it: handle, Name, 4 bytes for its kind, and public area. The TPM's
- * key has to have that very Name: another TPM's does not.
+ * A persistent key as the ESYS library serializes it: handle, Name, what it is (4 bytes), TPM2B_PUBLIC.
  * Source: tpm2-tss 4.0, src/tss2-esys, "IESYS_RESOURCE" as Esys_TR_Serialize writes it.
  */
+function encodeNamedKey({ handle, publicArea }: sessions.LoadedKey): Uint8Array {
+  const to = new WireWriter()
+  u32.write(handle, to)
+  sized(66).write(tpmName(publicArea), to)
+  u32.write(ESYS_KEY, to)
+  sized(512).write(encodePublic(publicArea), to)
+  return to.bytes()
+}
+
+/** The persistent key that a token names. It has to have that very Name: another TPM's does not. */
 function namedStorageKey(transceive: commands.Transceive, srk: Uint8Array): sessions.LoadedKey {
   const from = new WireReader("tpm2_srk", srk)
   const handle = u32.read(from)
