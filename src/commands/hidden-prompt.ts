@@ -13,7 +13,9 @@ export interface KeySource {
   readonly isTTY?: boolean
   setRawMode(raw: boolean): unknown
   on(event: "data", listener: (keys: Uint8Array) => void): unknown
+  on(event: "end", listener: () => void): unknown
   off(event: "data", listener: (keys: Uint8Array) => void): unknown
+  off(event: "end", listener: () => void): unknown
   resume(): unknown
   pause(): unknown
 }
@@ -39,18 +41,7 @@ export async function askHidden(
   talk(prompt)
   keys.setRawMode(true)
   try {
-    await new Promise<void>((resolve, reject) => {
-      const listener = (typed: Uint8Array): void => {
-        const state = answer.take(typed)
-        typed.fill(0)
-        if (state === "more") return
-        keys.off("data", listener)
-        if (state === "done") resolve()
-        else reject(new CodedError("ERR_INTERRUPTED", { at: "terminal" }))
-      }
-      keys.on("data", listener)
-      keys.resume()
-    })
+    await pressed(keys, answer)
     return answer.finish()
   } catch (error) {
     answer.wipe()
@@ -60,6 +51,27 @@ export async function askHidden(
     keys.setRawMode(false)
     talk("\n")
   }
+}
+
+/** Resolves when the answer is complete. A terminal that goes away interrupts it. */
+function pressed(keys: KeySource, answer: HiddenAnswer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const take = (typed: Uint8Array): void => {
+      const state = answer.take(typed)
+      typed.fill(0)
+      if (state !== "more") settle(state)
+    }
+    const gone = (): void => settle("interrupted")
+    const settle = (state: "done" | "interrupted"): void => {
+      keys.off("data", take)
+      keys.off("end", gone)
+      if (state === "done") resolve()
+      else reject(new CodedError("ERR_INTERRUPTED", { at: "terminal" }))
+    }
+    keys.on("data", take)
+    keys.on("end", gone)
+    keys.resume()
+  })
 }
 
 /** Bytes typed so far, in one buffer that is wiped. */

@@ -41,21 +41,41 @@ describe("a passphrase from a file or descriptor", () => {
   })
 })
 
+/** A terminal on which these keys are pressed once it is listened to; writes down what it is told. */
+class Keyboard extends EventEmitter implements KeySource {
+  readonly isTTY = true
+  readonly #keys: readonly (Uint8Array | null)[]
+  readonly #seen: string[]
+
+  constructor(keys: readonly (Uint8Array | null)[], seen: string[]) {
+    super()
+    this.#keys = keys
+    this.#seen = seen
+  }
+
+  setRawMode(raw: boolean): void {
+    this.#seen.push(`raw ${raw}`)
+  }
+
+  resume(): void {
+    for (const key of this.#keys)
+      if (key === null) this.emit("end")
+      else this.emit("data", key)
+  }
+
+  pause(): void {
+    this.#seen.push("pause")
+  }
+}
+
 describe("a passphrase that is typed", () => {
   /** A terminal on which these keys are pressed; says what was switched and shown. */
-  async function typing(...keys: (string | Uint8Array)[]) {
-    const events = new EventEmitter()
+  async function typing(...keys: (string | null)[]) {
     const seen: string[] = []
-    const terminal: KeySource = {
-      isTTY: true,
-      setRawMode: (raw) => seen.push(`raw ${raw}`),
-      on: (name, listener) => events.on(name, listener),
-      off: (name, listener) => events.off(name, listener),
-      resume: () => {
-        for (const key of keys) events.emit("data", new Uint8Array(Buffer.from(key)))
-      },
-      pause: () => seen.push("pause"),
-    }
+    const terminal = new Keyboard(
+      keys.map((key) => (key === null ? null : new Uint8Array(Buffer.from(key)))),
+      seen,
+    )
     const answer = await codeOrText(askHidden("Passphrase: ", terminal, (shown) => seen.push(shown)))
     return { answer, seen }
   }
@@ -76,23 +96,13 @@ describe("a passphrase that is typed", () => {
     expect(answer).toBe("ERR_INTERRUPTED")
     expect(seen.at(-2)).toBe("raw false")
     expect((await typing("\x04")).answer).toBe("ERR_INTERRUPTED")
+    // The terminal goes away: null.
+    expect((await typing("sec", null)).answer).toBe("ERR_INTERRUPTED")
   })
 
   test("wipes what the terminal handed over", async () => {
     const handed = new Uint8Array(Buffer.from("secret\n"))
-    const events = new EventEmitter()
-    await askHidden(
-      "",
-      {
-        isTTY: true,
-        setRawMode: () => {},
-        on: (name, listener) => events.on(name, listener),
-        off: (name, listener) => events.off(name, listener),
-        resume: () => events.emit("data", handed),
-        pause: () => {},
-      },
-      () => {},
-    )
+    await askHidden("", new Keyboard([handed], []), () => {})
     expect(handed.every((byte) => byte === 0)).toBeTrue()
   })
 
