@@ -38,6 +38,11 @@ const PACKAGING = [
   ["rpm", "builds and reads the .rpm"],
   ["lintian", "checks the .deb"],
 ]
+const SIGNING = [
+  ["gpg", "signs repositories and packages that snapshots are updated with"],
+  ["gpgv", "checks those signatures"],
+  ["xz-utils", "reads what packages are compressed with"],
+]
 const WATCH = [["strace", "shows that --offline opens no socket"]]
 const VOLUMES = [
   ["cryptsetup-bin", "makes and opens the LUKS headers that are tested"],
@@ -68,7 +73,7 @@ const TASKS = {
   build: [NPM],
   check: [NPM],
   demo: [NPM, TPM],
-  test: [NPM, TPM, PACKAGING, WATCH, VOLUMES],
+  test: [NPM, TPM, PACKAGING, SIGNING, WATCH, VOLUMES],
   package: [NPM, PACKAGING],
   bench: [NPM, TPM, PEERS],
   e2e: [NPM, TPM, PACKAGING, GUEST],

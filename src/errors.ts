@@ -173,11 +173,30 @@ export const CATALOGUE = {
   },
   ERR_IMA_UNKNOWN_FILE: { title: "a file ran that is not in the snapshot", exit: "ima" },
   ERR_IMA_CHANGED_FILE: { title: "a file ran with other content than in the snapshot", exit: "ima" },
+  ERR_IMA_OLD_VERSION: { title: "a file ran in a version that an update replaced", exit: "ima" },
   ERR_IMA_NO_DIGEST: { title: "a file ran whose content the kernel could not hash", exit: "ima" },
   ERR_IMA_VIOLATION: { title: "a file was written while it was measured or in use", exit: "ima" },
   ERR_IMA_SIGNATURE: { title: "a file's signature does not verify", exit: "ima" },
   ERR_IMA_SIGNATURE_KEY: { title: "a file is signed by a key that was not given", exit: "ima" },
   ERR_IMA_KEY: { title: "the file holds no key that file signatures can be checked with", exit: "usage" },
+
+  // Packages that a snapshot is updated with
+  ERR_PACKAGE_UNAUTHENTICATED: { title: "nothing vouches for the package", exit: "operational" },
+  ERR_PACKAGE_SIGNATURE: { title: "the OpenPGP signature does not verify", exit: "operational" },
+  ERR_PACKAGE_KEY: { title: "no given OpenPGP key made the signature", exit: "operational" },
+  ERR_PACKAGE_DIGEST: { title: "the package is not one of those that are vouched for", exit: "operational" },
+  ERR_PACKAGE_ALGORITHM: {
+    title: "the package's file digests are of another algorithm than the snapshot's",
+    exit: "operational",
+  },
+  ERR_PACKAGE_DOWNGRADE: { title: "the package is older than the one in the snapshot", exit: "operational" },
+  ERR_REPOSITORY_INDEX: {
+    title: "the list of packages is not one that the Release file names",
+    exit: "operational",
+  },
+  ERR_REPOSITORY_EXPIRED: { title: "the Release file does not hold any more", exit: "operational" },
+  ERR_REPOSITORY_NOT_YET_VALID: { title: "the Release file is not valid yet", exit: "operational" },
+  ERR_PROGRAM_ABSENT: { title: "a program that is needed is not installed", exit: "operational" },
 
   // SEV-SNP: certificates, report, appraisal
   ERR_CERT_EXPIRED: { title: "the certificate has expired", exit: "tee" },

@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test"
+import { updatedVerdict } from "../../test/fakes/verdicts.ts"
 import { EXIT } from "../errors.ts"
 import type { Claim, Finding, Verdict } from "../policy/verdict.ts"
 import { jsonText } from "./json-text.ts"
@@ -70,6 +71,17 @@ test("terminal escapes, line breaks and direction marks in hostile text do not r
   )
   expect(text.replaceAll("\n", "")).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e\u2028]/)
   expect(text.split("\n").filter((line) => line.startsWith("[ OK ]"))).toEqual([])
+})
+
+test("a failed verdict begins with what matters, by package, and hostile names of files stay harmless", () => {
+  const text = renderVerdict(updatedVerdict(), OPTIONS)
+  const place = (part: string) => text.indexOf(part)
+  expect(text.startsWith("FAILED")).toBe(true)
+  expect(place("libssl3 3.0.16")).toBeLessThan(place("nginx 1.22.1"))
+  expect(place("nginx 1.22.1")).toBeLessThan(place("[ FAIL ]"))
+  expect(text.match(/what to do: {2}if you updated|what to do: if you updated/g)).toHaveLength(1)
+  const hostile = renderVerdict(updatedVerdict(true), OPTIONS)
+  expect(hostile.replaceAll("\n", "")).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e\u2028]/)
 })
 
 test("--json of hostile text is the same value, and harmless on a terminal", () => {

@@ -1,11 +1,16 @@
 import { EXIT, type FailureClass } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
-import type { Check, Claim, Finding, Verdict } from "../policy/verdict.ts"
+import type { Check, Claim, Explanation, ExplanationPoint, Finding, Verdict } from "../policy/verdict.ts"
+import { type FindingGroup, groupedFindings } from "./report-parts.ts"
 import type { Style } from "./terminal.ts"
 import { wrapLine } from "./wrap.ts"
 
-/** Findings shown per check; all of them are in `--json`. */
+/** Shown per check, and of the files of one package; all of them are in `--json`. */
+const SHOWN_GROUPS = 20
 const SHOWN_FINDINGS = 20
+const SHOWN_PACKAGE_FILES = 5
+/** Lines of the explanation that are shown. */
+const SHOWN_POINTS = 12
 
 /** What each check is called in front of people. */
 export const CHECK_NAMES: Readonly<Record<Check, string>> = {
@@ -40,6 +45,7 @@ export interface RenderOptions {
 export function renderVerdict(verdict: Verdict, options: RenderOptions): string {
   const { style, quiet, columns } = options
   const lines: string[] = []
+  if (verdict.explanation !== undefined) lines.push(...explained(verdict, verdict.explanation, style))
   if (verdict.simulated) lines.push(style.yellow(style.bold(`SIMULATED: ${verdict.assurance.meaning}`)))
   for (const claim of verdict.claims)
     if (!quiet || claim.status === "failed") lines.push(...claimLines(claim, style))
@@ -71,39 +77,77 @@ function mark(status: Claim["status"], style: Style): string {
   }
 }
 
+/** What matters first: whoever reads no further knows it. */
+function explained({ target }: Verdict, { headline, points }: Explanation, style: Style): string[] {
+  const lines = [
+    `${style.red(style.bold("FAILED"))}: ${printable(target)}`,
+    `  ${style.bold(printable(headline))}`,
+  ]
+  const shown = points.slice(0, SHOWN_POINTS)
+  const width = Math.min(36, Math.max(...shown.map(({ subject }) => printable(subject).length)))
+  for (const kind of ["alarm", "change"] as const) {
+    const some = shown.filter((point) => point.kind === kind)
+    if (some.length === 0) continue
+    lines.push("", `  ${(kind === "alarm" ? style.red : style.yellow)(POINTS_MEAN[kind])}`)
+    for (const { subject, text } of some)
+      lines.push(`    ${printable(subject).padEnd(width)}  ${printable(text)}`)
+  }
+  const rest = points.length - shown.length
+  if (rest > 0) lines.push(`    … and ${rest} more, below`)
+  return [...lines, ""]
+}
+
 function findingLines(claim: Claim, style: Style): string[] {
   // What only rests on another check is said in the claim's own line.
-  const findings = claim.findings.filter(
-    (finding) => finding.code !== "ERR_NOT_JUDGED" || claim.findings.length > 1,
+  const groups = groupedFindings(claim).filter(
+    ({ code }) => code !== "ERR_NOT_JUDGED" || claim.findings.length > 1,
   )
-  const lines: string[] = []
-  const shown = findings.slice(0, SHOWN_FINDINGS)
-  shown.forEach((finding, index) => {
-    lines.push(
-      ...oneFinding(finding, style),
-      ...(sameAdvice(finding, shown[index + 1]) ? [] : advice(finding, claim)),
-    )
-  })
-  const rest = findings.length - shown.length
+  const shown = groups.slice(0, SHOWN_GROUPS)
+  const lines = shown.flatMap((group, index) => [
+    ...groupLines(group, style),
+    ...(sameAdvice(group, shown[index + 1]) ? [] : advice(group, claim)),
+  ])
+  const rest = groups.slice(SHOWN_GROUPS).reduce((sum, { members }) => sum + members.length, 0)
   if (rest > 0) lines.push(`         … and ${rest} more; --json lists them all`)
   return lines
+}
+
+/** Meaning and remedy, once for neighbours that share them. */
+function advice({ meaning, remedy }: FindingGroup, claim: Claim): string[] {
+  return [...(meaning === claim.summary ? [] : [part("meaning", meaning)]), part("what to do", remedy)]
+}
+
+function sameAdvice(group: FindingGroup, next: FindingGroup | undefined): boolean {
+  return next?.code === group.code && next.meaning === group.meaning && next.remedy === group.remedy
+}
+
+/** Findings that mean the same. */
+function groupLines(group: FindingGroup, style: Style): string[] {
+  const { members } = group
+  const ofPackage = group.package !== null
+  const shown = members.slice(0, ofPackage ? SHOWN_PACKAGE_FILES : SHOWN_FINDINGS)
+  const rest = members.length - shown.length
+  const count = members.length === 1 ? "" : ` (${members.length} files)`
+  return [
+    ...(ofPackage
+      ? [`         ${style.bold(printable(`${group.package}`))}${count}  ${style.dim(group.code)}`]
+      : []),
+    ...shown.flatMap((finding) => (ofPackage ? fileLines(finding) : oneFinding(finding, style))),
+    ...(rest > 0 ? [`           … and ${rest} more; --json lists them all`] : []),
+  ]
+}
+
+/** In its package a file is named; what its digest was and is matters to programs, which have `--json`. */
+function fileLines({ subject, file }: Finding): string[] {
+  return [part("file", `${subject}  (entry ${file?.position ?? 0})`)]
 }
 
 function oneFinding(finding: Finding, style: Style): string[] {
   const lines = [`         ${style.bold(printable(finding.subject))}  ${style.dim(finding.code)}`]
   if (finding.expected !== undefined) lines.push(part("expected", finding.expected))
   if (finding.found !== undefined) lines.push(part("found", finding.found))
+  if (finding.file !== undefined) lines.push(part("measured", `first as entry ${finding.file.position}`))
   return lines
-}
-
-/** Meaning and remedy, once for neighbours that share them. */
-function advice(finding: Finding, claim: Claim): string[] {
-  const lines = finding.meaning === claim.summary ? [] : [part("meaning", finding.meaning)]
-  return [...lines, part("what to do", finding.remedy)]
-}
-
-function sameAdvice(finding: Finding, next: Finding | undefined): boolean {
-  return next?.code === finding.code && next.meaning === finding.meaning && next.remedy === finding.remedy
 }
 
 function part(name: string, text: string): string {
@@ -123,6 +167,16 @@ function conclusion(verdict: Verdict, { style, passedMeans }: RenderOptions): st
   if (verdict.skipped.length > 0) lines.push(`Left out by --skip: ${verdict.skipped.join(", ")}`)
   lines.push(`Rests on: ${printable(verdict.assurance.meaning)}`)
   return lines
+}
+
+/** What the points of an explanation have in common. */
+export const POINTS_MEAN: Readonly<Record<ExplanationPoint["kind"], string>> = {
+  alarm: "No update would explain this. Do not trust the machine until it is explained:",
+  change: "An update would explain this. If it was yours, bring the snapshot up to date (snapshot update):",
+}
+
+export function sentenceCase(title: string): string {
+  return title.slice(0, 1).toUpperCase() + title.slice(1)
 }
 
 /** Failure class of an exit code. */

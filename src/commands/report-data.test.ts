@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { failedVerdict, HOSTILE, passedVerdict } from "../../test/fakes/verdicts.ts"
+import { failedVerdict, HOSTILE, passedVerdict, updatedVerdict } from "../../test/fakes/verdicts.ts"
 import type { Verdict } from "../policy/verdict.ts"
 import { junitReport } from "./report-junit.ts"
 import { sarifReport } from "./report-sarif.ts"
@@ -15,6 +15,15 @@ describe("JUnit", () => {
     expect(xml).toContain('tests="9" failures="1" errors="0" skipped="1"')
     expect(xml).toContain('<failure type="ERR_IMA_UNKNOWN_FILE" message="4 of 1204 files')
     expect(xml).toContain('<skipped message="left out by --skip tcb')
+  })
+
+  test("tells of each file that failed its package, and first what differs by package", () => {
+    const xml = junitReport(updatedVerdict(), CONTEXT)
+    expect(xml).toContain("  package: libssl3 3.0.16-1~deb12u1 (amd64)\n")
+    expect(xml).toContain("  older version: libssl3 3.0.15-1~deb12u1 (amd64)\n")
+    expect(xml).toContain("  first measured: entry 8\n")
+    expect(xml).toContain("nginx 1.22.1-9+deb12u1: 3 files changed\n")
+    expect(junitReport(updatedVerdict(true), CONTEXT)).not.toMatch(NO_XML)
   })
 
   test("a check that could not be made is an error", () => {
@@ -56,6 +65,7 @@ interface Log {
       ruleIndex: number
       level: string
       message: { text: string }
+      properties?: Record<string, string>
       suppressions?: unknown[]
       locations: { physicalLocation?: { artifactLocation: { uri: string } } }[]
     }[]
@@ -78,6 +88,20 @@ describe("SARIF", () => {
     for (const { ruleId, ruleIndex } of results) expect(rules[ruleIndex]?.id).toBe(ruleId)
     expect(run.invocations).toMatchObject([{ exitCode: 16 }])
     expect(run.properties).toMatchObject({ passed: false, simulated: true, skipped: ["tcb"] })
+  })
+
+  test("a result about a file tells package, version, position and state", () => {
+    const { results, run } = sarif(updatedVerdict())
+    const about = (code: string) => results.find(({ ruleId }) => ruleId === code)?.properties
+    expect(about("ERR_IMA_OLD_VERSION")).toMatchObject({
+      package: "libssl3",
+      packageVersion: "3.0.16-1~deb12u1",
+      olderVersion: "3.0.15-1~deb12u1",
+      position: "9",
+      state: "rolled-back",
+    })
+    expect(about("ERR_IMA_UNKNOWN_FILE")).toMatchObject({ position: "8", state: "unknown" })
+    expect(run.properties["points"]).toHaveLength(5)
   })
 
   test("a skipped check is a suppressed result, and a passed one none", () => {

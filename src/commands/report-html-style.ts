@@ -16,6 +16,12 @@ header.passed h1 { color: var(--good); }
 header.failed h1 { color: var(--bad); }
 header .kind { margin: 0; color: var(--soft); }
 header .answer { margin: .25rem 0 0; font-size: 1.15rem; overflow-wrap: anywhere; }
+.points { margin-top: 1rem; }
+.points caption { text-align: left; font-weight: 600; }
+.points.alarm caption { color: var(--bad); }
+.points.change caption { color: var(--note); }
+.points td, .points th { padding: .25rem .6rem .25rem 0; border: 0; border-top: 1px solid var(--line); font-weight: 400; }
+.points th { width: 19rem; font-weight: 600; }
 .simulated { padding: .75rem 1.5rem; background: var(--note-ground); border-left: .5rem solid var(--note); border-radius: .25rem; }
 h2 { margin: 0; font-size: 1.25rem; display: flex; gap: .6rem; align-items: center; }
 h3 { margin: 0; font-size: 1rem; }

@@ -1,6 +1,6 @@
 import { printable } from "../formats/path-text.ts"
 import type { Claim, Finding, Verdict } from "../policy/verdict.ts"
-import { CHECK_NAMES, classOf } from "./render.ts"
+import { CHECK_NAMES, classOf, POINTS_MEAN, sentenceCase } from "./render.ts"
 import { REPORT_STYLE } from "./report-html-style.ts"
 import {
   answerOf,
@@ -13,6 +13,8 @@ import {
 
 /** Rows shown per group of findings; a browser takes minutes over hundreds of thousands. */
 const SHOWN_ROWS = 2000
+/** Lines of the explanation. */
+const SHOWN_POINTS = 30
 /** Groups shown per check. */
 const SHOWN_GROUPS = 200
 
@@ -71,11 +73,31 @@ function answer(verdict: Verdict, context: ReportContext): Markup {
 <p class="kind">Attestation of a confidential VM</p>
 <h1>${verdict.passed ? "Passed" : "Failed"}</h1>
 <p class="answer">${text(answerOf(verdict, context))}</p>
+${explained(verdict)}
 </header>
 ${simulated}
 <table class="about"><tbody>
 ${rows.map(([name, value]) => `<tr><th scope="row">${name}</th><td>${value}</td></tr>`).join("\n")}
 </tbody></table>`
+}
+
+/** What differs, a line for each package, most alarming first. */
+function explained({ explanation }: Verdict): Markup {
+  if (explanation === undefined) return ""
+  const shown = explanation.points.slice(0, SHOWN_POINTS)
+  const rest = explanation.points.length - shown.length
+  const tables = (["alarm", "change"] as const).map((kind) => {
+    const rows = shown
+      .filter((point) => point.kind === kind)
+      .map(
+        ({ subject, text: what }) => `<tr><th scope="row">${text(subject)}</th><td>${text(what)}</td></tr>`,
+      )
+    if (rows.length === 0) return ""
+    return `<table class="points ${kind}"><caption>${text(POINTS_MEAN[kind])}</caption><tbody>
+${rows.join("\n")}
+</tbody></table>`
+  })
+  return `${tables.join("\n")}${rest > 0 ? `<p class="rest">… and ${rest} more, below</p>` : ""}`
 }
 
 function evidenceText(verdict: Verdict): Markup {
@@ -122,7 +144,7 @@ function findings(group: FindingGroup, claim: Claim): Markup {
   const meaning = group.meaning === claim.summary ? "" : `<dt>Meaning</dt><dd>${text(group.meaning)}</dd>`
   const number = group.members.length > 1 ? ` <span class="count">${group.members.length} times</span>` : ""
   return `<article>
-<h3>${text(sentenceCase(group.title))}${number} <code class="errcode">${text(group.code)}</code></h3>
+<h3>${group.package === null ? "" : `${text(group.package)}: `}${text(sentenceCase(group.title))}${number} <code class="errcode">${text(group.code)}</code></h3>
 <dl>${meaning}<dt>What to do</dt><dd>${text(group.remedy)}</dd></dl>
 ${findingTable(shown)}
 ${rest > 0 ? `<p class="rest">… and ${rest} more; --json lists them all</p>` : ""}
@@ -134,6 +156,8 @@ function findingTable(shown: readonly Finding[]): Markup {
   const columns = (
     [
       ["What", ({ subject }) => subject],
+      ["Entry", ({ file }) => (file === undefined ? undefined : `${file.position}`)],
+      ["Older version", ({ file }) => file?.older?.version],
       ["Expected", ({ expected }) => expected],
       ["Found", ({ found }) => found],
     ] as [string, (finding: Finding) => string | undefined][]
@@ -194,10 +218,6 @@ const ENTITIES: Readonly<Record<string, string>> = {
 /** Text as markup that shows it, also inside a quoted attribute. */
 function text(value: string): Markup {
   return printable(value).replace(/[&<>"']/g, (char) => ENTITIES[char] ?? "")
-}
-
-function sentenceCase(title: string): string {
-  return title.slice(0, 1).toUpperCase() + title.slice(1)
 }
 
 function timeText(at: string): string {

@@ -1,7 +1,7 @@
 import { printable } from "../formats/path-text.ts"
 import type { Claim, Finding, Verdict } from "../policy/verdict.ts"
 import { CHECK_NAMES } from "./render.ts"
-import { answerOf, evidenceOf, type ReportContext } from "./report-parts.ts"
+import { answerOf, evidenceOf, filePartsOf, type ReportContext } from "./report-parts.ts"
 
 /** Findings written per check; build servers keep the file for years. */
 const SHOWN_FINDINGS = 2000
@@ -33,11 +33,16 @@ export function junitReport(verdict: Verdict, context: ReportContext): string {
     ...Object.entries(properties).map(([name, value]) => `<property name="${name}" value="${xml(value)}"/>`),
     "</properties>",
     ...claims.flatMap(testCase),
-    `<system-out>${xml(answerOf(verdict, context))}; rests on: ${xml(verdict.assurance.meaning)}</system-out>`,
+    `<system-out>${[answerOf(verdict, context), ...pointsOf(verdict)].map(xml).join("\n")}\nrests on: ${xml(verdict.assurance.meaning)}</system-out>`,
     "</testsuite>",
     "</testsuites>",
   ]
   return `${lines.join("\n")}\n`
+}
+
+/** What differs, a line for each package. */
+function pointsOf({ explanation }: Verdict): string[] {
+  return (explanation?.points ?? []).map(({ subject, text }) => `${subject}: ${text}`)
 }
 
 /** No answer about the VM. */
@@ -76,11 +81,13 @@ function details({ findings }: Claim): string[] {
   return rest > 0 ? [...shown, `and ${rest} more; --json lists them all`] : shown
 }
 
-function findingLines({ code, subject, expected, found, meaning, remedy }: Finding): string[] {
+function findingLines(finding: Finding): string[] {
+  const { code, subject, expected, found, meaning, remedy } = finding
   const part = (name: string, value: string | undefined) =>
     value === undefined ? [] : [`  ${name}: ${xml(value)}`]
   return [
     `${code} ${xml(subject)}`,
+    ...filePartsOf(finding).flatMap(([name, value]) => part(name, value)),
     ...part("expected", expected),
     ...part("found", found),
     ...part("meaning", meaning),

@@ -1,5 +1,6 @@
 import { CATALOGUE } from "../errors.ts"
-import type { Check, Claim, Finding, Verdict } from "../policy/verdict.ts"
+import { fileGroups } from "../policy/explain.ts"
+import type { Check, Claim, FilePackage, Finding, Verdict } from "../policy/verdict.ts"
 import { decidingClaim } from "../policy/verdict.ts"
 import { classOf } from "./render.ts"
 
@@ -19,6 +20,8 @@ export interface FindingGroup {
   readonly meaning: string
   readonly remedy: string
   readonly members: readonly Finding[]
+  /** `bash 5.2.15-2`, where all are files of one package. */
+  readonly package: string | null
 }
 
 /** What each check asks, for a reader who knows attestation by name only. */
@@ -41,6 +44,8 @@ export function answerOf(verdict: Verdict, { passedMeans }: ReportContext): stri
   if (verdict.passed)
     return `${verdict.target} ${verdict.skipped.length === 0 ? passedMeans : "passes every check that was not left out"}`
   const deciding = decidingClaim(verdict.claims)
+  if (deciding?.check === "ima" && verdict.explanation !== undefined)
+    return `${verdict.target}: ${verdict.explanation.headline}`
   if (deciding === null) return `${verdict.target}: ${classOf(verdict.exitCode)}`
   const [first, ...others] = deciding.findings
   if (first === undefined) return `${verdict.target}: ${deciding.summary}`
@@ -60,20 +65,43 @@ export function evidenceOf(verdict: Verdict): string {
   return saved === null ? "live" : `saved ${saved}`
 }
 
-/** Findings of a claim by what they mean, in the order in which each meaning came first. */
+/** Findings of a claim by what they mean: files by package and most alarming first, then the others as they came. */
 export function groupedFindings(claim: Claim): FindingGroup[] {
-  const groups = new Map<string, { first: Finding; members: Finding[] }>()
+  const groups = new Map<string, [Finding, ...Finding[]]>()
   for (const finding of claim.findings) {
+    if (finding.file !== undefined) continue
     const key = JSON.stringify([finding.code, finding.meaning, finding.remedy])
     const group = groups.get(key)
-    if (group === undefined) groups.set(key, { first: finding, members: [finding] })
-    else group.members.push(finding)
+    if (group === undefined) groups.set(key, [finding])
+    else group.push(finding)
   }
-  return [...groups.values()].map(({ first, members }) => ({
-    code: first.code,
-    title: CATALOGUE[first.code].title,
-    meaning: first.meaning,
-    remedy: first.remedy,
+  return [
+    ...fileGroups(claim.findings).map((group) => groupOf(group.files, group.package)),
+    ...[...groups.values()].map((members) => groupOf(members, null)),
+  ]
+}
+
+function groupOf(members: readonly [Finding, ...Finding[]], owner: FilePackage | null): FindingGroup {
+  const { code, meaning, remedy } = members[0]
+  return {
+    code,
+    title: CATALOGUE[code].title,
+    meaning,
+    remedy,
     members,
-  }))
+    package: owner === null ? null : `${owner.name} ${owner.version}`,
+  }
+}
+
+/** What the snapshot and the list say about a finding's file, in words; none for a finding that is about no file. */
+export function filePartsOf({ file }: Finding): (readonly [name: string, value: string])[] {
+  if (file === undefined) return []
+  const { package: owner, older, position } = file
+  const text = ({ name, version, architecture }: FilePackage) =>
+    `${name} ${version}${architecture === null ? "" : ` (${architecture})`}`
+  return [
+    ...(owner === null ? [] : [["package", text(owner)] as const]),
+    ...(older === undefined ? [] : [["older version", text(older)] as const]),
+    ["first measured", `entry ${position}`],
+  ]
 }

@@ -1,9 +1,9 @@
 import { CATALOGUE, CodedError, type ErrorCode } from "../errors.ts"
 import { printable, textToPath } from "../formats/path-text.ts"
-import type { Claim, Finding, Verdict } from "../policy/verdict.ts"
+import type { Claim, FileFinding, Finding, Verdict } from "../policy/verdict.ts"
 import { jsonText } from "./json-text.ts"
 import { CHECK_NAMES, classOf } from "./render.ts"
-import { answerOf, CHECK_QUESTIONS, evidenceOf, type ReportContext } from "./report-parts.ts"
+import { answerOf, CHECK_QUESTIONS, evidenceOf, filePartsOf, type ReportContext } from "./report-parts.ts"
 
 /** Results per check, so that no check crowds out another; what reads SARIF takes few more in all (GitHub: 25 000). */
 const MAX_RESULTS = 2000
@@ -38,6 +38,9 @@ export function sarifReport(verdict: Verdict, context: ReportContext): string {
         properties: {
           passed: verdict.passed,
           answer: printable(answerOf(verdict, context)),
+          points: (verdict.explanation?.points ?? []).map(({ subject, text }) =>
+            printable(`${subject}: ${text}`),
+          ),
           target: printable(verdict.target),
           simulated: verdict.simulated,
           assurance: verdict.assurance.label,
@@ -85,10 +88,11 @@ function ofFinding(
   finding: Finding,
   { check }: Claim,
 ): Pick<Result, "ruleId" | "message" | "locations" | "properties"> {
-  const { code, subject, expected, found, meaning, remedy } = finding
+  const { code, subject, expected, found, meaning, remedy, file } = finding
   const compared = [
     ...(expected === undefined ? [] : [`expected ${expected}`]),
     ...(found === undefined ? [] : [`found ${found}`]),
+    ...filePartsOf(finding).map(([name, value]) => `${name} ${value}`),
   ]
   const sentences = [`${subject}: ${meaning}`, ...(compared.length === 0 ? [] : [compared.join(", ")])]
   return {
@@ -99,7 +103,17 @@ function ofFinding(
       check,
       ...(expected === undefined ? {} : { expected: printable(expected) }),
       ...(found === undefined ? {} : { found: printable(found) }),
+      ...(file === undefined ? {} : fileProperties(file)),
     },
+  }
+}
+
+function fileProperties({ package: owner, older, position, state }: FileFinding): Record<string, string> {
+  return {
+    state,
+    position: `${position}`,
+    ...(owner === null ? {} : { package: printable(owner.name), packageVersion: printable(owner.version) }),
+    ...(older === undefined ? {} : { olderVersion: printable(older.version) }),
   }
 }
 

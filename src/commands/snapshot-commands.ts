@@ -92,6 +92,100 @@ const mergeCommand = defineCommand({
   },
 })
 
+const updateCommand = defineCommand({
+  meta: meta({
+    name: "update",
+    description: "accept the files of an updated package, taken from the package itself",
+    details: [
+      "The VM is not asked. Each package has to be vouched for: a .deb by the lists of a repository whose Release file is signed by a key of --keyring, a .rpm by its own signature, any of them by its SHA-256. Else nothing is written.",
+      "The digests of the package's earlier version are accepted no more, so that a rollback is noticed; configuration files keep theirs. What ran before the update stays in the kernel's list until the VM is rebooted: --keep-old accepts both until then.",
+      "Files that are made on the VM itself, like caches and initial RAM disks, are in no package.",
+      "Signatures are checked with gpgv, and .xz is read with xz: both have to be installed.",
+    ],
+    examples: [
+      {
+        line: "cosmian_vm snapshot update -s vm.snapshot --deb bash_5.2.15-2_amd64.deb --release InRelease --packages Packages.xz --keyring /usr/share/keyrings/debian-archive-keyring.gpg",
+        does: "a package of a Debian repository",
+      },
+      {
+        line: "cosmian_vm snapshot update -s vm.snapshot -o new.snapshot --rpm bash-5.2.26-4.x86_64.rpm --keyring RPM-GPG-KEY-vendor",
+        does: "a signed RPM package; the old snapshot stays",
+      },
+      {
+        line: "cosmian_vm snapshot update -s vm.snapshot --deb tool.deb --sha256 $(sha256sum < tool.deb | cut -d' ' -f1)",
+        does: "a package of your own, whose digest you know from where it was built",
+      },
+    ],
+  }),
+  args: {
+    snapshot: {
+      type: "string",
+      alias: "s",
+      valueHint: "FILE",
+      required: true,
+      description: "the snapshot; - is standard input",
+    },
+    output: {
+      type: "string",
+      alias: "o",
+      valueHint: "FILE",
+      description: "where to write the result; in place of the snapshot unless said",
+    },
+    deb: repeatable({ type: "string", valueHint: "FILE", description: "a .deb package" }),
+    rpm: repeatable({ type: "string", valueHint: "FILE", description: "a .rpm package" }),
+    release: {
+      type: "string",
+      valueHint: "FILE",
+      description: "InRelease file of the repository, or Release with Release.gpg beside it",
+    },
+    packages: repeatable({
+      type: "string",
+      valueHint: "FILE",
+      description: "Packages file that the Release file names; may be compressed (gz, xz, zst)",
+    }),
+    keyring: repeatable({
+      type: "string",
+      valueHint: "FILE",
+      description: "OpenPGP public keys to believe, binary or armoured",
+    }),
+    sha256: repeatable({
+      type: "string",
+      valueHint: "HEX",
+      description: "digest of a package that is to be believed",
+    }),
+    unauthenticated: {
+      type: "boolean",
+      description: "believe packages that nobody vouches for; snapshot and verdicts say so",
+    },
+    "keep-old": { type: "boolean", description: "go on accepting the files that are replaced" },
+    "allow-downgrade": { type: "boolean", description: "accept a version older than the snapshot's" },
+    at: {
+      type: "string",
+      valueHint: "RFC3339",
+      description: "judge the Release file's dates as of this time; now unless said",
+    },
+    json,
+  },
+  async run({ args }) {
+    const { updateSnapshotFile } = await import("./snapshot-update.ts")
+    return updateSnapshotFile({
+      snapshot: args.snapshot,
+      output: args.output ?? null,
+      debs: listOf(args.deb),
+      rpms: listOf(args.rpm),
+      release: args.release ?? null,
+      lists: listOf(args.packages),
+      keyrings: listOf(args.keyring),
+      digests: listOf(args.sha256),
+      unauthenticated: args.unauthenticated === true,
+      keepOld: args["keep-old"] === true,
+      allowDowngrade: args["allow-downgrade"] === true,
+      at: args.at ?? null,
+      json: args.json === true,
+    })
+  },
+})
+
 const signCommand = defineCommand({
   meta: meta({
     name: "sign",
@@ -164,11 +258,12 @@ const checkSignatureCommand = defineCommand({
   },
 })
 
-/** What is done with snapshots that were taken: `snapshot show`, `diff`, `merge`, `sign`, `check-signature`. No VM is asked. */
+/** What is done with snapshots that were taken: `snapshot show`, `diff`, `merge`, `update`, `sign`, `check-signature`. No VM is asked. */
 export const snapshotSubCommands = {
   show: showCommand,
   diff: diffCommand,
   merge: mergeCommand,
+  update: updateCommand,
   sign: signCommand,
   "check-signature": checkSignatureCommand,
 }

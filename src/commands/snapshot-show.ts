@@ -1,6 +1,7 @@
 import type { Shown, ShownRecord } from "../formats/describe/shown.ts"
 import { NO_PACKAGE } from "../policy/file-hashes.ts"
 import { fileHashIndex, type Snapshot } from "../policy/snapshot.ts"
+import { installedPackages } from "../policy/snapshot-packages.ts"
 import { jsonText } from "./json-text.ts"
 import { renderShown } from "./render-shown.ts"
 import { readSnapshotFile } from "./snapshot-file.ts"
@@ -32,7 +33,7 @@ export function summaryOf(snapshot: Snapshot, listPackages = false): ShownRecord
     ...Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, shown(value)])),
     files: filehashes?.length ?? null,
     superseded: superseded?.length ?? 0,
-    packages: listPackages ? packagesOf(snapshot) : (packages?.length ?? null),
+    packages: listPackages ? packagesOf(snapshot) : (installedPackages(packages)?.length ?? null),
     unreadable: unreadable.map(([path, reason]) => ({ path, reason })),
   }
 }
@@ -48,13 +49,9 @@ function packagesOf(snapshot: Snapshot): Shown {
     if (owner !== NO_PACKAGE) files[owner] = (files[owner] ?? 0) + 1
   }
   return packages
-    .map(({ name, version, architecture, manager }, index) => ({
-      name,
-      version,
-      architecture,
-      manager,
-      files: files[index] ?? 0,
-    }))
+    .map((one, index) => ({ ...one, files: files[index] ?? 0 }))
+    .filter(({ replaced }) => replaced === undefined)
+    .map(({ manager, replaced, ...one }) => ({ ...one, manager }))
     .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
 }
 

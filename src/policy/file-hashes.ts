@@ -17,6 +17,7 @@ export type Lookup = "match" | "other-digest" | "unknown"
 
 const SPACE = 0x20
 const UNDERSCORE = 0x5f
+const SLASH = 0x2f
 
 /**
  * Pairs of path and digest as bytes, in order, for binary search. Half a million files are held in a few large arrays;
@@ -127,8 +128,23 @@ export class FileHashIndex implements FileHashes {
     return out
   }
 
+  /** Number of pairs whose path begins with a directory, which ends in a slash. */
+  countBelow(directory: Uint8Array): number {
+    // What follows a slash in order of bytes comes after all that begins with it.
+    const behind = Uint8Array.from(directory)
+    behind[behind.length - 1] = SLASH + 1
+    return this.#firstNotBefore(behind) - this.#firstNotBefore(directory)
+  }
+
   /** Positions of the pairs of a path: from `start` up to `end`, which are equal where there is none. */
   positionsOf(path: Uint8Array): { readonly start: number; readonly end: number } {
+    const start = this.#firstNotBefore(path)
+    let end = start
+    while (this.#hasPath(end, path)) end += 1
+    return { start, end }
+  }
+
+  #firstNotBefore(path: Uint8Array): number {
     let low = 0
     let high = this.length
     while (low < high) {
@@ -136,9 +152,7 @@ export class FileHashIndex implements FileHashes {
       if (comparePaths(this.#path(this.#at(middle)), path) < 0) low = middle + 1
       else high = middle
     }
-    let end = low
-    while (this.#hasPath(end, path)) end += 1
-    return { start: low, end }
+    return low
   }
 
   /** Number of the package that the pair at a position in order belongs to, or {@link NO_PACKAGE}. */

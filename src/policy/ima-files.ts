@@ -9,11 +9,12 @@ import {
 } from "../formats/ima/measurement-list.ts"
 import { CONTENT } from "../formats/ima/template.ts"
 import type { ImaKey } from "../verify/ima-signature.ts"
-import type { FileHashIndex } from "./file-hashes.ts"
+import { FileHashIndex } from "./file-hashes.ts"
 import type { Findings } from "./findings.ts"
+import { fileFindingOf, updateOf } from "./ima-packages.ts"
 import { SignedFiles } from "./ima-signed.ts"
-import { fileHashIndex, type Snapshot } from "./snapshot.ts"
-import type { Finding } from "./verdict.ts"
+import { fileHashIndex, type Snapshot, supersededIndex } from "./snapshot.ts"
+import type { FileFinding, FileState, Finding } from "./verdict.ts"
 import type { Whitelist } from "./whitelist.ts"
 
 /** Name that the kernel gives to the first entry. It stands for no file. */
@@ -70,14 +71,28 @@ export function appraiseFiles(
   }
 }
 
+/** Files for which it is told whether their older version ran before or after the newer one. */
+const MAX_ORDERS = 50
+
 /** What can be wrong with an entry. */
 type Problem =
   | "ERR_IMA_UNKNOWN_FILE"
   | "ERR_IMA_CHANGED_FILE"
+  | "ERR_IMA_OLD_VERSION"
   | "ERR_IMA_ALGORITHM"
   | "ERR_IMA_VIOLATION"
   | "ERR_IMA_NO_DIGEST"
   | "ERR_IMA_BOOT_AGGREGATE"
+
+const STATES: Readonly<Record<Problem, FileState>> = {
+  ERR_IMA_UNKNOWN_FILE: "unknown",
+  ERR_IMA_CHANGED_FILE: "changed",
+  ERR_IMA_OLD_VERSION: "old-version",
+  ERR_IMA_ALGORITHM: "not-comparable",
+  ERR_IMA_VIOLATION: "written-in-use",
+  ERR_IMA_NO_DIGEST: "unreadable",
+  ERR_IMA_BOOT_AGGREGATE: "unknown",
+}
 
 /** Judges entries one by one. Text is made only for those that do not match. */
 class FileJudge {
@@ -91,6 +106,8 @@ class FileJudge {
   readonly #whitelist: Whitelist
   readonly #findings: Findings
   readonly #files: FileHashIndex | null
+  readonly #superseded: FileHashIndex
+  #ordersTold = 0
   readonly #inSnapshot: readonly boolean[]
 
   constructor(list: MeasurementList, references: FileReferences, findings: Findings) {
@@ -101,6 +118,7 @@ class FileJudge {
     this.#whitelist = whitelist
     this.#findings = findings
     this.#files = reference === null || reference.filehashes === null ? null : fileHashIndex(reference)
+    this.#superseded = reference === null ? FileHashIndex.EMPTY : supersededIndex(reference)
     // Digests of equal size can be of different algorithms, and only equal algorithms say anything.
     this.#inSnapshot = HASH_ALGORITHMS.map(({ name }, index) =>
       reference?.hash_algorithm ? name === reference.hash_algorithm : (BARE[index] ?? false),
@@ -124,6 +142,8 @@ class FileJudge {
     const algorithm = list.algorithm[index] ?? 0
     if (HASH_ALGORITHMS[algorithm]?.accepted !== true) return "ERR_IMA_ALGORITHM"
     const mismatch = this.#files === null ? null : this.#mismatch(index, algorithm, this.#files)
+    // A signature does not tell versions apart; that this one was replaced is known.
+    if (mismatch === "ERR_IMA_OLD_VERSION") return mismatch
     return mismatch === null || this.signed.accept(index) ? null : mismatch
   }
 
@@ -153,11 +173,19 @@ class FileJudge {
       this.whitelisted += 1
       return null
     }
+    if (comparable && this.#superseded.find(bytes, path, end, digest, digestEnd) === "match")
+      return "ERR_IMA_OLD_VERSION"
     if (found === "unknown" && listed === "unknown") return "ERR_IMA_UNKNOWN_FILE"
     return found !== "unknown" && !comparable ? "ERR_IMA_ALGORITHM" : "ERR_IMA_CHANGED_FILE"
   }
 
   #finding(code: Problem, index: number): Finding {
+    const state = code === "ERR_IMA_OLD_VERSION" ? this.#oldState(index) : STATES[code]
+    const file = fileFindingOf(this.#list, index, state, this.#reference)
+    return { ...this.#described(code, index, file), ...(code === "ERR_IMA_BOOT_AGGREGATE" ? {} : { file }) }
+  }
+
+  #described(code: Problem, index: number, file: FileFinding): Finding {
     const subject = measurementEntry(this.#list, index).path
     const signature = this.signed.whyNot(index)
     const found = digestText(this.#list, index) + (signature === null ? "" : `; its signature: ${signature}`)
@@ -180,8 +208,10 @@ class FileJudge {
           found,
           meaning:
             "the file that ran is not the one of the snapshot: it was updated, rolled back or tampered with",
-          remedy: `if you updated it, add the line \`path digest\` to a whitelist (--whitelist) or take a new snapshot; else ${DISTRUST}`,
+          remedy: `if you updated ${updateOf(file)}; else ${DISTRUST}`,
         }
+      case "ERR_IMA_OLD_VERSION":
+        return { code, subject, expected: this.#knownDigests(index), found, ...oldVersionText(file.state) }
       case "ERR_IMA_ALGORITHM":
         if (this.#list.content[index] === CONTENT.verity)
           return {
@@ -234,11 +264,59 @@ class FileJudge {
     }
   }
 
+  /** Whether an older version ran before the newer one or after it: that the list tells, as it only ever grows. */
+  #oldState(index: number): FileState {
+    const { before, after } = this.#acceptedAround(index)
+    return before ? "rolled-back" : after ? "before-update" : "old-version"
+  }
+
+  /** Whether entries of the same path are accepted, before and after this one. Not looked for without end. */
+  #acceptedAround(index: number): { before: boolean; after: boolean } {
+    const around = { before: false, after: false }
+    this.#ordersTold += 1
+    if (this.#ordersTold > MAX_ORDERS || this.#files === null) return around
+    const { bytes, pathAt, pathEnd, digestAt, count, content } = this.#list
+    const path = pathBytes(this.#list, index)
+    for (let other = 1; other < count; other++) {
+      const start = pathAt[other] ?? 0
+      const end = pathEnd[other] ?? 0
+      if (end - start !== path.length || content[other] !== CONTENT.file) continue
+      if (Buffer.compare(bytes.subarray(start, end), path) !== 0) continue
+      const digest = digestAt[other] ?? 0
+      const digestEnd = digest + digestSize(this.#list, other)
+      if (this.#files.find(bytes, start, end, digest, digestEnd) !== "match") continue
+      if (other < index) around.before = true
+      else around.after = true
+    }
+    return around
+  }
+
   /** Some of the digests that would have been accepted, as `hex or hex`. */
   #knownDigests(index: number): string {
     const path = pathBytes(this.#list, index)
     const known = this.#files?.digestsOf(path, 3) ?? []
     return [...known, ...this.#whitelist.digestsOf(path, 3)].join(" or ")
+  }
+}
+
+function oldVersionText(state: FileState): Pick<Finding, "meaning" | "remedy"> {
+  switch (state) {
+    case "rolled-back":
+      return {
+        meaning: "the file was put back: this older version ran after the version of the snapshot had run",
+        remedy: DISTRUST,
+      }
+    case "before-update":
+      return {
+        meaning: "an older version ran in this boot, before the version of the snapshot was installed",
+        remedy:
+          "reboot the VM to begin a new list; until then, snapshot update --keep-old accepts both versions",
+      }
+    default:
+      return {
+        meaning: "an older version ran, and that of the snapshot did not: not updated yet, or put back",
+        remedy: `install the version of the snapshot and reboot; if it was installed, ${DISTRUST}`,
+      }
   }
 }
 

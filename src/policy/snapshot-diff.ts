@@ -2,7 +2,7 @@ import { toHex } from "../formats/hex.ts"
 import { pathToText } from "../formats/path-text.ts"
 import { type FileHashIndex, NO_PACKAGE } from "./file-hashes.ts"
 import { fileHashIndex, type Package, type Snapshot } from "./snapshot.ts"
-import { packageKey } from "./snapshot-packages.ts"
+import { installedPackages, packageKey } from "./snapshot-packages.ts"
 import { differingValues, originValues, referenceValues, type ValueDifference } from "./snapshot-values.ts"
 
 /** A file that two snapshots have differently. Digests in hex, in order; a path may have several. */
@@ -171,7 +171,7 @@ class Groups {
   constructor(before: readonly Package[] | null, after: readonly Package[] | null) {
     this.#before = before
     this.#after = after
-    this.#changes = packageChanges(before, after)
+    this.#changes = packageChanges(installed(before), installed(after))
   }
 
   add(difference: FileDifference, { before, after }: Owners): void {
@@ -184,7 +184,7 @@ class Groups {
 
   /** Packages first, then directories, each by name. */
   ordered(): FileGroup[] {
-    for (const one of [...(this.#before ?? []), ...(this.#after ?? [])])
+    for (const one of [...(installed(this.#before) ?? []), ...(installed(this.#after) ?? [])])
       if (this.#changes.get(packageKey(one))?.kind !== "same") this.#groupOf(one, "")
     return [...this.#groups.values()].sort((a, b) => {
       if (a.by !== b.by) return a.by === "package" ? -1 : 1
@@ -210,6 +210,10 @@ class Groups {
     this.#groups.set(key, group)
     return group
   }
+}
+
+function installed(packages: readonly Package[] | null): readonly Package[] | null {
+  return installedPackages(packages ?? undefined)
 }
 
 /** By {@link packageKey}. Where one of the snapshots knows no packages, nothing is said to have changed. */

@@ -12,8 +12,19 @@ export interface Package {
   readonly version: string
   /** Null where the package says none. */
   readonly architecture: string | null
+  /** Where its files' digests are from, if the snapshot was updated with the package itself. Absent: as the VM had them. */
+  readonly source?: PackageSource
+  /** It is not installed any more and explains superseded files only. */
+  readonly replaced?: true
 }
 
+/**
+ * Why the content of a package is believed: listed by a signed repository, signed itself, of a digest that the administrator gave, or
+ * for no reason, as the administrator wished.
+ */
+export type PackageSource = (typeof SOURCES)[number]
+
+const SOURCES = ["repository", "signature", "digest", "unauthenticated"] as const
 const MANAGERS = ["dpkg", "rpm"] as const
 /** A large distribution has some ten thousand packages in all. */
 const MAX_PACKAGES = 200_000
@@ -116,10 +127,25 @@ function packageOf(record: JsonRecord): Package {
     name: text("name", record.string("name")) ?? "",
     version: text("version", record.string("version")) ?? "",
     architecture: text("architecture", record.stringOrNull("architecture")),
+    ...sourceOf(record),
+    ...replacedOf(record),
   }
   for (const list of LISTS) record.take(list)
   record.finish()
   return result
+}
+
+function sourceOf(record: JsonRecord): Pick<Package, "source"> {
+  const text = record.stringOrNull("source")
+  const source = SOURCES.find((known) => known === text)
+  if (text !== null && source === undefined) throw record.wrong("source", SOURCES.join(", "), text)
+  return source === undefined ? {} : { source }
+}
+
+function replacedOf(record: JsonRecord): Pick<Package, "replaced"> {
+  const value = record.take("replaced")
+  if (value !== null && value !== true) throw record.wrong("replaced", "true, or no such member", value)
+  return value === true ? { replaced: true } : {}
 }
 
 /** JSON of the member `packages`, a line for each. `superseded` are the pairs of that member. */
@@ -130,13 +156,10 @@ export function encodePackages(
 ): string {
   const fileRanges = rangesOf(files, packages.length)
   const supersededRanges = rangesOf(superseded, packages.length)
-  const lines = packages.map(({ manager, name, version, architecture }, index) => {
+  const lines = packages.map(({ manager, name, version, architecture, source, replaced }, index) => {
     const old = supersededRanges[index]
     return JSON.stringify({
-      manager,
-      name,
-      version,
-      architecture,
+      ...{ manager, name, version, architecture, source, replaced },
       files: fileRanges[index] ?? [],
       ...(old === undefined ? {} : { superseded: old }),
     })
@@ -161,6 +184,11 @@ function rangesOf(index: FileHashIndex, packages: number): ([number, number][] |
   return ranges
 }
 
+/** Packages that are installed, as far as the snapshot knows; null where it knows none. */
+export function installedPackages(packages: readonly Package[] | undefined): readonly Package[] | null {
+  return packages?.filter(({ replaced }) => replaced === undefined) ?? null
+}
+
 /** What makes two packages the same, without their version: two versions of one can be installed side by side only with rpm. */
 export function packageKey({ manager, name, architecture }: Package): string {
   return JSON.stringify([manager, name, architecture])
@@ -173,7 +201,7 @@ export class PackageTable {
 
   /** Number of a package in this table. */
   number(one: Package): number {
-    const key = `${packageKey(one)} ${one.version}`
+    const key = JSON.stringify([packageKey(one), one.version, one.source, one.replaced])
     const known = this.#numbers.get(key)
     if (known !== undefined) return known
     this.#numbers.set(key, this.packages.length)

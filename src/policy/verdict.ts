@@ -1,4 +1,5 @@
 import { type ErrorCode, EXIT, type FailureClass } from "../errors.ts"
+import type { Package } from "./snapshot-packages.ts"
 
 /** Steps of a verification, in the order in which they are made and shown. */
 export const CHECKS = [
@@ -16,6 +17,35 @@ export const CHECKS = [
 ] as const
 export type Check = (typeof CHECKS)[number]
 
+/** The file that a finding is about, as the measurement list and the snapshot have it. */
+export interface FileFinding {
+  /** May hold hostile text. */
+  readonly path: string
+  /** What the snapshot says that the file belongs to; null where it is not known. */
+  readonly package: FilePackage | null
+  /** Number of the entry in the measurement list, from 0: when it was measured for the first time. */
+  readonly position: number
+  readonly state: FileState
+  /** Of a file that an update replaced: the package that it is of, where that is known. */
+  readonly older?: FilePackage
+}
+
+export type FilePackage = Pick<Package, "manager" | "name" | "version" | "architecture">
+
+/**
+ * What a file is that ran and is not accepted. Three of them are of a file that an update replaced, by the list's order: `rolled-back`
+ * ran after the newer one, `before-update` ran before it and not again, `old-version` ran and the newer one did not.
+ */
+export type FileState =
+  | "unknown"
+  | "changed"
+  | "rolled-back"
+  | "old-version"
+  | "before-update"
+  | "not-comparable"
+  | "written-in-use"
+  | "unreadable"
+
 /** One thing wrong. */
 export interface Finding {
   readonly code: ErrorCode
@@ -27,6 +57,8 @@ export interface Finding {
   readonly meaning: string
   /** What to do. */
   readonly remedy: string
+  /** Where it is about one file. */
+  readonly file?: FileFinding
 }
 
 /** The result of one check. */
@@ -58,6 +90,22 @@ export type AkProof =
   | "tee-report"
   | "none"
 
+/** Why a verification failed, for somebody with ten seconds. Made from the claims alone. */
+export interface Explanation {
+  /** The one thing that matters. May hold hostile text, like what follows. */
+  readonly headline: string
+  /** What differs, most alarming first, a line for each package. */
+  readonly points: readonly ExplanationPoint[]
+}
+
+export interface ExplanationPoint {
+  /** `alarm`: no update explains it; `change`: an update would. */
+  readonly kind: "alarm" | "change"
+  /** Package with its version; "no package" for files of none. */
+  readonly subject: string
+  readonly text: string
+}
+
 /** The answer. Terminal text, `--json` and exit code are made from this object and nothing else. */
 export interface Verdict {
   readonly passed: boolean
@@ -74,6 +122,8 @@ export interface Verdict {
   readonly skipped: readonly Check[]
   readonly claims: readonly Claim[]
   readonly exitCode: number
+  /** Absent where every check passed, and where no findings are about files. */
+  readonly explanation?: Explanation
 }
 
 /** Failure classes by precedence: the first one present decides the exit code. */

@@ -21,6 +21,7 @@ import type { Verified } from "../verify/verified.ts"
 import { appraiseAk, isUnproven, UNPROVEN } from "./ak.ts"
 import { type ApplicationProbe, appraiseApplications } from "./application.ts"
 import type { AttestationPolicy } from "./attestation-policy.ts"
+import { explain, withSnapshotNotes } from "./explain.ts"
 import { appraiseIma } from "./ima.ts"
 import { policyFindings } from "./policy-requirements.ts"
 import { type ProvenTee, proveTee, type TeeInput } from "./prove-tee.ts"
@@ -107,8 +108,10 @@ export function judge(input: JudgeInput): Judgement {
   const required = policyFindings(input.policy ?? null, { tee: tee.proven, tpm: tpm.proven, at: input.at })
   const claims = inOrder(made)
     .map((claim) => alsoFailing(claim, classOf(claim.check), required[claim.check] ?? []))
+    .map((claim) => withSnapshotNotes(claim, input.reference))
     .map((claim) => (input.skip.has(claim.check) ? skipped(claim) : claim))
   const exitCode = exitCodeOf(claims)
+  const explanation = explain(claims)
   return {
     verdict: {
       passed: exitCode === 0,
@@ -119,6 +122,7 @@ export function judge(input: JudgeInput): Judgement {
       skipped: CHECKS.filter((check) => input.skip.has(check)),
       claims,
       exitCode,
+      ...(explanation === undefined ? {} : { explanation }),
     },
     tee: tee.proven,
     tpm: tpm.proven,

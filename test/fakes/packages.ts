@@ -2,11 +2,34 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 
-interface PackageContent {
+export interface PackageContent {
   readonly name: string
   readonly version: string
   /** By absolute path. */
   readonly files: Readonly<Record<string, string>>
+}
+
+export interface DebOptions extends PackageContent {
+  readonly architecture?: string
+  readonly conffiles?: readonly string[]
+  readonly compression?: "xz" | "gzip" | "zstd" | "none"
+}
+
+/** Builds a .deb in a new directory below `parent` and returns its path. */
+export async function buildDeb(parent: string, options: DebOptions): Promise<string> {
+  const { name, version, files, architecture = "amd64", conffiles = [], compression = "xz" } = options
+  const dir = mkdtempSync(join(parent, "deb-"))
+  const tree = join(dir, "tree")
+  put(
+    tree,
+    "/DEBIAN/control",
+    `Package: ${name}\nVersion: ${version}\nArchitecture: ${architecture}\nMaintainer: nobody <nobody@example.org>\nDescription: a test\n`,
+  )
+  if (conffiles.length > 0) put(tree, "/DEBIAN/conffiles", `${conffiles.join("\n")}\n`)
+  for (const [path, content] of Object.entries(files)) put(tree, path, content)
+  const deb = join(dir, `${name}_${version}_${architecture}.deb`)
+  await succeed(["dpkg-deb", "--root-owner-group", `-Z${compression}`, "--build", tree, deb])
+  return deb
 }
 
 /** Builds a .rpm (release 1, noarch, unsigned) in a new directory below `parent` and returns its path. */
@@ -30,7 +53,7 @@ function put(tree: string, path: string, content: string): void {
 }
 
 /** Runs a program that has to succeed. */
-async function succeed(command: readonly string[], env: Record<string, string> = {}): Promise<string> {
+export async function succeed(command: readonly string[], env: Record<string, string> = {}): Promise<string> {
   const child = Bun.spawn([...command], {
     stdout: "pipe",
     stderr: "pipe",

@@ -1,5 +1,10 @@
 import { EXIT } from "../../src/errors.ts"
+import { explain } from "../../src/policy/explain.ts"
+import { appraiseIma } from "../../src/policy/ima.ts"
+import { parseSnapshot } from "../../src/policy/snapshot.ts"
 import type { Check, Claim, Finding, Verdict } from "../../src/policy/verdict.ts"
+import { EMPTY_WHITELIST } from "../../src/policy/whitelist.ts"
+import { bootAggregate, file, hexOf, PCRS, quoted } from "./measurement-list.ts"
 
 /** Text that tries everything that a page, a file format or a terminal could obey. */
 export const HOSTILE =
@@ -108,5 +113,80 @@ export function passedVerdict(): Verdict {
     skipped: [],
     exitCode: EXIT.ok,
     claims: passed,
+  }
+}
+
+/**
+ * The verdict on a VM with three updated packages, an unknown file, and a library that was put back to an older version. The names
+ * are what a hostile VM may choose where `hostile` says so.
+ */
+export function updatedVerdict(hostile = false): Verdict {
+  const libraries = "/usr/lib/x86_64-linux-gnu"
+  const name = hostile ? HOSTILE.replaceAll("\0", "") : "/tmp/.cache/kworker"
+  const entries = [
+    bootAggregate(),
+    file("/usr/bin/bash", "bash 1"),
+    file(`${libraries}/libssl.so.3`, "ssl 2"),
+    file("/usr/bin/curl", "curl 2"),
+    file(`${libraries}/libcurl.so.4`, "libcurl 2"),
+    file("/usr/sbin/nginx", "nginx 2"),
+    file("/usr/share/nginx/modules/a.so", "nginx a 2"),
+    file("/usr/share/nginx/modules/b.so", "nginx b 2"),
+    file(name, "evil"),
+    file(`${libraries}/libssl.so.3`, "ssl 1"),
+  ]
+  const known = (manager: string, name: string, version: string, files: string[]) => ({
+    ...{ manager, name, version, architecture: "amd64", files },
+  })
+  const pairs = [
+    ["/usr/bin/bash", "bash 1"],
+    [`${libraries}/libssl.so.3`, "ssl 2"],
+    ["/usr/bin/curl", "curl 1"],
+    [`${libraries}/libcurl.so.4`, "libcurl 1"],
+    ["/usr/sbin/nginx", "nginx 1"],
+    ["/usr/share/nginx/modules/a.so", "nginx a 1"],
+    ["/usr/share/nginx/modules/b.so", "nginx b 1"],
+  ].map(([path = "", content = ""]) => [path, hexOf(content)])
+  const reference = parseSnapshot(
+    Buffer.from(
+      JSON.stringify({
+        format: 2,
+        hash_algorithm: "sha256",
+        ima_reference: {
+          template: "ima-ng",
+          boot_aggregate: `sha256:${Buffer.from(bootAggregate().digest).toString("hex")}`,
+        },
+        packages: [
+          known("dpkg", "bash", "5.2.15-2+b7", ["/usr/bin/bash"]),
+          known("dpkg", "libssl3", "3.0.16-1~deb12u1", [`${libraries}/libssl.so.3`]),
+          known("dpkg", "curl", "7.88.1-10+deb12u12", ["/usr/bin/curl"]),
+          known("dpkg", "libcurl4", "7.88.1-10+deb12u12", [`${libraries}/libcurl.so.4`]),
+          known(
+            "dpkg",
+            "nginx",
+            "1.22.1-9+deb12u1",
+            pairs.slice(4).map(([path = ""]) => path),
+          ),
+          {
+            ...known("dpkg", "libssl3", "3.0.15-1~deb12u1", []),
+            replaced: true,
+            superseded: [[0, 1]],
+          },
+        ],
+        superseded: [[`${libraries}/libssl.so.3`, hexOf("ssl 1")]],
+        filehashes: pairs,
+      }),
+    ),
+  )
+  const ima = appraiseIma(quoted(...entries), reference, { whitelist: EMPTY_WHITELIST, pcrs: PCRS })
+  const { claims, ...failed } = failedVerdict()
+  const all = claims.map((one) => (one.check === "ima" ? ima : one))
+  const explanation = explain(all)
+  return {
+    ...failed,
+    simulated: false,
+    claims: all,
+    assurance: passedVerdict().assurance,
+    ...(explanation === undefined ? {} : { explanation }),
   }
 }

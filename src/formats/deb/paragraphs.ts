@@ -42,6 +42,17 @@ export function* parseParagraphs(name: string, text: string): Generator<Paragrap
   if (fields.size > 0) yield fields
 }
 
+/** The one paragraph that a text consists of. @throws ParseError as {@link parseParagraphs} */
+export function parseParagraph(name: string, text: string): Paragraph {
+  const [first, ...rest] = parseParagraphs(name, text)
+  if (first !== undefined && rest.length === 0) return first
+  throw new ParseError("ERR_MALFORMED", {
+    at: name,
+    expected: "one paragraph of fields",
+    found: `${rest.length + (first === undefined ? 0 : 1)}`,
+  })
+}
+
 function malformed(name: string, line: number, expected: string): ParseError<"ERR_MALFORMED"> {
   return new ParseError("ERR_MALFORMED", { at: `${name}, line ${line}`, expected })
 }
