@@ -35,6 +35,22 @@ const OF_SYSTEMD = {
   "tpm2-pin": false,
 }
 
+/** As systemd-cryptenroll 257 writes it, for PCRs 0 and 7 and a PIN. */
+const OF_NEWER_SYSTEMD = {
+  type: "systemd-tpm2",
+  keyslots: ["1"],
+  "tpm2-blob":
+    "AJ4AIPellCNv7aj0Los3ODDYMH5oMhPyJoCO1YLXYFMsjqgoABC6rf60loC10lBcD8skRF+sn+qz1t9G2y0wRyPG3WUd9wwN4kRRPDRmkoQPb55ZpYntmEed82Ya8Fjh7RvWCQTfvZEnTtjnf9xumANqqgT555KL1gO/O50qN2/MfiuDTmDWSt137cn7CNTJ9IPiXQSzsIBxFkVo6XCHRwBOAAgACwAAABIAIKRZ8zUdSHBtQrapIJOPVuKLc1ZgKgJ4TPDze29a6waMABAAIAnYrdnBC4OOrpsbX17IyzF6WlrejwkNdTZZTp1Y25JD",
+  "tpm2-pcrs": [0, 7],
+  "tpm2-pcr-bank": "sha256",
+  "tpm2-primary-alg": "ecc",
+  "tpm2-policy-hash": "a459f3351d48706d42b6a920938f56e28b7356602a02784cf0f37b6f5aeb068c",
+  "tpm2-pin": true,
+  tpm2_salt: "68BRULgzdzADyF+p30dn9JMR/9tbJyZtk1+fe5CSn68=",
+  tpm2_srk:
+    "gQAAAQAiAAuVO9D/I6WPGwWRJIL+Cr609IwEjpCyNC77xXWgMkrccwAAAAEAWgAjAAsAAwRyAAAABgCAAEMAEAADABAAILrBfcxINlyAeu1NZHYQwF5JvfCwP6dvi2HByITaXtk+ACB+QFFGit5w/gUGj6J/w89UuC/JolvEWW36yoYXGJbdFA==",
+}
+
 describe("a systemd-tpm2 token", () => {
   test("of systemd's is read", () => {
     const { blob, policyHash, ...rest } = parseSystemdTpm2Token(OF_SYSTEMD)
@@ -47,6 +63,13 @@ describe("a systemd-tpm2 token", () => {
       salt: null,
       srk: null,
     })
+  })
+
+  test("of a later systemd is read, and written as it writes it", () => {
+    const sealed = parseSystemdTpm2Token(OF_NEWER_SYSTEMD)
+    expect(sealed).toMatchObject({ pcrs: [0, 7], pin: true })
+    expect([sealed.salt?.length, sealed.srk?.length]).toEqual([32, 136])
+    expect(JSON.parse(Buffer.from(encodeSystemdTpm2Token(sealed, 1)).toString())).toEqual(OF_NEWER_SYSTEMD)
   })
 
   test("is written as it is read", () => {
