@@ -164,6 +164,8 @@ export const CATALOGUE = {
   ERR_IMA_PCR: { title: "a measurement list entry belongs to another PCR", exit: "ima" },
   ERR_IMA_TEMPLATE_DIGEST: { title: "an entry's template digest is not that of its data", exit: "ima" },
   ERR_IMA_REPLAY: { title: "no prefix of the measurement list gives the quoted PCR 10", exit: "ima" },
+  ERR_IMA_COVERAGE: { title: "the kernel does not measure what it has to, or nobody knows", exit: "ima" },
+  ERR_IMA_POLICY: { title: "the IMA policy is not understood", exit: "usage" },
   ERR_IMA_OFF: { title: "the kernel measures no files", exit: "ima" },
   ERR_IMA_BOOT_AGGREGATE: { title: "boot_aggregate is not the expected one", exit: "ima" },
   ERR_IMA_REFERENCE: { title: "the snapshot holds no reference for the measurement list", exit: "ima" },

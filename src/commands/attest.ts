@@ -5,13 +5,14 @@ import { endpointText, parseAgentUrl, parseApplication } from "../client/endpoin
 import type { CollateralSource } from "../endorsements/collateral.ts"
 import { CodedError, UsageError } from "../errors.ts"
 import type { Evidence } from "../formats/evidence.ts"
+import { MAX_IMA_POLICY } from "../formats/ima/policy.ts"
 import type { SavedEvidence } from "../formats/saved-evidence.ts"
 import type { AttestationPolicy } from "../policy/attestation-policy.ts"
-import { FileHashIndex } from "../policy/file-hashes.ts"
+import { type KnownImaPolicy, knownImaPolicy } from "../policy/ima-coverage.ts"
 import type { Snapshot } from "../policy/snapshot.ts"
 import { CHECKS, type Check } from "../policy/verdict.ts"
 import { type Judgement, judge } from "../policy/verify-vm.ts"
-import { MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
+import { EMPTY_WHITELIST, MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
 import { type ImaKey, parseImaKeys } from "../verify/ima-signature.ts"
 import type { TpmAuthorities } from "../verify/tpm-certificate.ts"
 import type { ConnectionOptions, CredentialFiles, TrustOptions } from "./cli.ts"
@@ -45,6 +46,10 @@ export interface Appraisal {
   readonly acceptReboot: boolean
   /** Requirements beside those of the snapshot; null: none. */
   readonly policy: AttestationPolicy | null
+  /** Whether violations fail, whatever the policy says; absent: as it says. */
+  readonly violations?: "fail" | "report"
+  /** Texts of IMA policies, to know one by when the measurement list shows it. */
+  readonly imaPolicies: readonly KnownImaPolicy[]
 }
 
 /** Options to what they mean: reads the files that they name. */
@@ -56,6 +61,8 @@ export function appraisalOf(
     readonly applications?: readonly string[]
     readonly acceptReboot?: boolean
     readonly policy?: string | null
+    readonly violations?: "fail" | "report" | null
+    readonly imaPolicies?: readonly string[]
   },
 ): Appraisal {
   const { snapshot = null, whitelist = null, imaKeys = [], applications = [] } = options
@@ -65,7 +72,7 @@ export function appraisalOf(
     reference: snapshot === null ? null : readSnapshotFile(snapshot),
     whitelist:
       whitelist === null
-        ? FileHashIndex.EMPTY
+        ? EMPTY_WHITELIST
         : parseWhitelist(readInput(whitelist, MAX_WHITELIST_BYTES), whitelist),
     imaKeys: imaKeys.flatMap((path) => parseFile(path, MAX_KEY_BYTES, parseImaKeys)),
     anchors: anchorsOf(options.trustRoots),
@@ -78,7 +85,14 @@ export function appraisalOf(
     },
     acceptReboot: options.acceptReboot === true,
     policy,
+    ...(options.violations == null ? {} : { violations: options.violations }),
+    imaPolicies: (options.imaPolicies ?? []).map(readImaPolicy),
   }
+}
+
+/** An IMA policy that a user gives. @throws CodedError ERR_IO; ParseError ERR_IMA_POLICY, ERR_TOO_LARGE */
+export function readImaPolicy(path: string): KnownImaPolicy {
+  return knownImaPolicy(path, readInput(path, MAX_IMA_POLICY))
 }
 
 /** Connects to the agent, does the work, and closes the connection whatever happens. */
@@ -155,6 +169,8 @@ export async function attest(
     acceptReboot: appraisal.acceptReboot,
     policy: appraisal.policy,
     tpmAuthorities: appraisal.tpmAuthorities,
+    ...(appraisal.violations === undefined ? {} : { violations: appraisal.violations }),
+    imaPolicies: appraisal.imaPolicies,
   }
   const judgement = judge({ ...judged, reference: appraisal.reference })
   progress.clear()

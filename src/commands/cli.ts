@@ -74,6 +74,22 @@ const credentialArgs = {
   },
 } as const
 
+/** How measurement lists are judged, wherever they come from. */
+export const imaArgs = {
+  violations: {
+    type: "enum",
+    options: (["fail", "report"] as const).map((mode) => mode),
+    description:
+      "whether files that were written while they were measured fail; fail unless a policy says else",
+  },
+  "ima-policy": repeatable({
+    type: "string",
+    valueHint: "FILE",
+    description:
+      "text of an IMA policy that the VM may have loaded: what it measures is then known; that of the packages is built in",
+  }),
+} as const
+
 const snapshotCommand = defineCommand({
   meta: meta({
     name: "snapshot",
@@ -108,6 +124,7 @@ const snapshotCommand = defineCommand({
       valueHint: "FILE",
       description: "keep the evidence that the VM was verified by; the snapshot names it",
     },
+    ...imaArgs,
     ...anchorArgs,
     ...credentialArgs,
   },
@@ -120,6 +137,8 @@ const snapshotCommand = defineCommand({
       output: args.output,
       credentials: credentialsOf(args),
       saveEvidence: args["save-evidence"] ?? null,
+      violations: args.violations ?? null,
+      imaPolicies: listOf(args["ima-policy"]),
     })
   },
 })
@@ -194,7 +213,7 @@ const verifyCommand = defineCommand({
       type: "string",
       alias: "w",
       valueHint: "FILE",
-      description: "more files that may run: lines of path and hex digest",
+      description: "more files that may run: lines of path and hex digest, or with patterns and dates",
     },
     "ima-key": repeatable({
       type: "string",
@@ -218,6 +237,7 @@ const verifyCommand = defineCommand({
       description:
         "what is asked for beside the snapshot: our TOML or Cocos' JSON; it can only make the verdict stricter",
     },
+    ...imaArgs,
     ...recordArgs,
     ...anchorArgs,
   },
@@ -232,6 +252,8 @@ const verifyCommand = defineCommand({
       applications: listOf(args.application),
       acceptReboot: args["accept-reboot"] === true,
       policy: args.policy ?? null,
+      violations: args.violations ?? null,
+      imaPolicies: listOf(args["ima-policy"]),
       evidence: args.evidence ?? null,
       at: args.at ?? null,
       outputs: {

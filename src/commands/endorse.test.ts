@@ -20,9 +20,9 @@ import { CollateralSource } from "../endorsements/collateral.ts"
 import { parseCollateralBundle } from "../formats/intel/collateral.ts"
 import { encodePem } from "../formats/pem.ts"
 import { parseSnpReport } from "../formats/snp/report.ts"
-import { FileHashIndex } from "../policy/file-hashes.ts"
 import type { Check } from "../policy/verdict.ts"
 import { judge } from "../policy/verify-vm.ts"
+import { EMPTY_WHITELIST } from "../policy/whitelist.ts"
 import type { TrustAnchor } from "../verify/snp.ts"
 import { endorse } from "./endorse.ts"
 
@@ -81,7 +81,7 @@ async function judged(options: {
     intel: { ...endorsed.intel, anchors: [] },
     channel: { spki: new Uint8Array(91), authorized: true, reason: null, insecureAllowed: false },
     reference: null,
-    whitelist: FileHashIndex.EMPTY,
+    whitelist: EMPTY_WHITELIST,
     anchors,
     applications: [],
     skip,

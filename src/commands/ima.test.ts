@@ -3,12 +3,23 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { gzipSync, zstdCompressSync } from "node:zlib"
-import { bootAggregate, extendedPcr, file, listOf, violation } from "../../test/fakes/measurement-list.ts"
-import { type VectorEntry, vectorsUnder } from "../../test/fakes/vectors.ts"
+import {
+  bootAggregate,
+  extendedPcr,
+  file,
+  hexOf,
+  listOf,
+  violation,
+} from "../../test/fakes/measurement-list.ts"
+import { type VectorEntry, vector, vectorsUnder } from "../../test/fakes/vectors.ts"
 import { HAVE_VECTORS, VECTORS } from "../../test/setup.ts"
 import { CodedError, EXIT } from "../errors.ts"
 import { toHex } from "../formats/hex.ts"
+import { measurementEntry, parseMeasurementList } from "../formats/ima/measurement-list.ts"
+import { encodeSnapshot, type Snapshot } from "../policy/snapshot.ts"
 import { BANKS } from "../verify/ima-replay.ts"
+import { type AppraiseOptions, appraiseList } from "./ima-appraise.ts"
+import { showImaPolicy } from "./ima-policy.ts"
 import { type ReplayOptions, replayList } from "./ima-replay.ts"
 import { showList } from "./ima-show.ts"
 import { PLAIN, type Terminal } from "./terminal.ts"
@@ -141,6 +152,124 @@ describe("ima show", () => {
   })
 })
 
+const NOTHING = {
+  whitelist: null,
+  imaKeys: [],
+  policy: null,
+  violations: null,
+  imaPolicies: [],
+  quote: null,
+  signature: null,
+  ak: null,
+  pcrs: null,
+  at: null,
+  json: true,
+} as const
+
+const appraise = (list: string, snapshot: string, more: Partial<AppraiseOptions> = {}) =>
+  outcome((terminal) => appraiseList({ ...NOTHING, file: list, snapshot, ...more }, terminal))
+
+/** Codes of the findings of a verdict that was printed. */
+const codesOf = (out: string): string[] =>
+  JSON.parse(out).claims.flatMap(({ findings }: { findings: { code: string }[] }) =>
+    findings.map(({ code }) => code),
+  )
+
+const SNAPSHOT: Snapshot = {
+  format: 2,
+  cloud_type: null,
+  tee_policy: null,
+  tpm_policy: null,
+  filehashes: [["/usr/bin/a", hexOf("/usr/bin/a")]],
+  taken_at: null,
+  agent_version: null,
+  host: null,
+  hash_algorithm: "sha256",
+  tee_reference: null,
+  tpm_reference: null,
+  ima_reference: { template: "ima-ng", boot_aggregate: `sha256:${toHex(bootAggregate().digest)}` },
+  unreadable: [],
+}
+
+describe("ima appraise", () => {
+  const GOOD = [bootAggregate(), file("/usr/bin/a")]
+  const snapshot = () => put("vm.snapshot", encodeSnapshot(SNAPSHOT))
+  const values = (...entries: typeof GOOD) =>
+    put("pcrs.json", JSON.stringify({ sha256: { "10": toHex(extendedPcr(...entries)) } }))
+
+  test("without a quote it judges, and says that nothing vouches for the list", async () => {
+    const { exit, out } = await appraise(put("list", listOf(...GOOD)), snapshot())
+    const verdict = JSON.parse(out)
+    expect(exit).toBe(EXIT.ok)
+    expect(verdict.claims[0]).toMatchObject({ check: "ima", status: "warning" })
+    expect(verdict.assurance.label).toBe("unproven")
+  })
+
+  test("with PCR values the list has to give them, and what came later is not judged", async () => {
+    const list = put("list", listOf(...GOOD, file("/tmp/late")))
+    const { exit, out } = await appraise(list, snapshot(), { pcrs: values(...GOOD) })
+    expect(exit).toBe(EXIT.ok)
+    expect(JSON.parse(out).claims[0]).toMatchObject({ status: "passed", facts: { notYetQuoted: 1 } })
+    const other = await appraise(list, snapshot(), { pcrs: values(file("/x")) })
+    expect([other.exit, codesOf(other.out)]).toEqual([EXIT.ima, ["ERR_IMA_REPLAY"]])
+  })
+
+  test("names what is not the snapshot's; a whitelist may allow it", async () => {
+    const list = put("list", listOf(...GOOD, file("/opt/new", "new"), file("/usr/bin/a", "changed")))
+    const failed = await appraise(list, snapshot())
+    expect([failed.exit, codesOf(failed.out)]).toEqual([
+      EXIT.ima,
+      ["ERR_IMA_UNKNOWN_FILE", "ERR_IMA_CHANGED_FILE"],
+    ])
+    const lines = `/opt/* sha256:${hexOf("new")} until=2026-06-30\n/usr/bin/a ${hexOf("changed")}\n`
+    const whitelist = put("white", lines)
+    expect((await appraise(list, snapshot(), { whitelist, at: "2026-06-30T10:00:00Z" })).exit).toBe(EXIT.ok)
+    const expired = await appraise(list, snapshot(), { whitelist, at: "2026-07-01T00:00:00Z" })
+    expect([expired.exit, codesOf(expired.out)]).toEqual([EXIT.ima, ["ERR_IMA_UNKNOWN_FILE"]])
+  })
+
+  test("fails on violations, unless the command line or a policy says otherwise", async () => {
+    const list = put("list", listOf(...GOOD, violation("/var/log/x")))
+    const policy = put("p.toml", 'version = 1\n[ima]\nviolations = "report"\n')
+    expect((await appraise(list, snapshot())).exit).toBe(EXIT.ima)
+    expect((await appraise(list, snapshot(), { violations: "report" })).exit).toBe(EXIT.ok)
+    expect((await appraise(list, snapshot(), { policy })).exit).toBe(EXIT.ok)
+    expect((await appraise(list, snapshot(), { policy, violations: "fail" })).exit).toBe(EXIT.ima)
+  })
+
+  test("a list that is cut off, and half a quote, are refused", async () => {
+    const list = listOf(...GOOD)
+    const cut = await appraise(put("cut", list.subarray(0, -1)), snapshot())
+    expect([cut.exit, codesOf(cut.out)]).toEqual([EXIT.ima, ["ERR_TRUNCATED"]])
+    const half = await appraise(put("list", list), snapshot(), { quote: put("quote", "") })
+    expect([half.exit, half.code]).toEqual([EXIT.usage, "ERR_MISSING_ARGUMENT"])
+  })
+
+  test("values of the SHA-1 bank alone are no proof", async () => {
+    const pcrs = put("sha1.json", JSON.stringify({ sha1: { "10": "00".repeat(20) } }))
+    const { exit, out } = await appraise(put("list", listOf(...GOOD)), snapshot(), { pcrs })
+    expect([exit, codesOf(out)]).toEqual([EXIT.tpm, ["ERR_TPM_PCR_SELECTION"]])
+  })
+})
+
+describe("ima policy", () => {
+  const analysed = (text: string) =>
+    outcome(async (terminal) => showImaPolicy(put("policy", text), true, terminal))
+
+  test("tells what is not measured", async () => {
+    const { exit, out } = await analysed("measure func=BPRM_CHECK\n")
+    expect(exit).toBe(EXIT.ima)
+    expect(JSON.parse(out).points[0]).toMatchObject({ point: "programs", measured: "yes" })
+    expect(JSON.parse(out).points[1]).toMatchObject({ point: "libraries", measured: "no" })
+    expect((await analysed("measure everything\n")).code).toBe("ERR_IMA_POLICY")
+  })
+
+  test("the packages' policy leaves out nothing that matters", async () => {
+    const path = join(import.meta.dir, "../../deb/root/usr/share/cosmian_vm/ima-policy")
+    expect((await outcome(async (terminal) => showImaPolicy(path, true, terminal))).exit).toBe(EXIT.ok)
+  })
+})
+
 describe.skipIf(!HAVE_VECTORS)("recorded lists", () => {
   const lists = vectorsUnder("ima").filter(
     ({ kind, file: name }) => kind === "ima" && !name.includes("unknown"),
@@ -201,4 +330,67 @@ describe.skipIf(!HAVE_VECTORS)("recorded lists", () => {
       }
     },
   )
+
+  describe("with the quote of a TPM", () => {
+    const quoted = (name: string) => {
+      const at = (part: string) => path(`ima-quote/${name}/${part}`)
+      return { quote: at("quote.msg"), signature: at("quote.sig"), ak: at("ak.tpm2b"), pcrs: at("pcrs.json") }
+    }
+    /** A snapshot of the files in a list, as the machine was when it was made. */
+    const snapshotOf = (name: string) => {
+      const list = parseMeasurementList(vector(name))
+      const entries = Array.from({ length: list.count }, (_, index) => measurementEntry(list, index))
+      const [boot, ...files] = entries
+      if (boot === undefined) throw new Error("an empty list")
+      return put(
+        "of-list.snapshot",
+        encodeSnapshot({
+          ...SNAPSHOT,
+          hash_algorithm: boot.algorithm,
+          ima_reference: {
+            template: boot.template,
+            boot_aggregate: `${boot.algorithm}:${toHex(boot.digest)}`,
+          },
+          filehashes: files.map((entry) => [entry.path, toHex(entry.digest)]),
+        }),
+      )
+    }
+
+    test("the honest list passes, and with a signature of another quote the TPM fails", async () => {
+      const list = "ima/tee-imang-sha1.bin"
+      const honest = await appraise(path(list), snapshotOf(list), quoted("tee-imang-sha1"))
+      expect(honest.exit).toBe(EXIT.ok)
+      expect(JSON.parse(honest.out).claims.map(({ check }: { check: string }) => check)).toEqual([
+        "tpm",
+        "ima",
+      ])
+      const signature = path("ima-quote/tee-imang-violations/quote.sig")
+      const forged = await appraise(path(list), snapshotOf(list), { ...quoted("tee-imang-sha1"), signature })
+      expect([forged.exit, codesOf(forged.out)]).toEqual([EXIT.tpm, ["ERR_TPM_SIGNATURE", "ERR_NOT_JUDGED"]])
+    })
+
+    test("a list with violations fails, and passes where they are reported", async () => {
+      const list = "ima/tee-imang-violations.bin"
+      const files = quoted("tee-imang-violations")
+      const failed = await appraise(path(list), snapshotOf(list), files)
+      expect(failed.exit).toBe(EXIT.ima)
+      expect(new Set(codesOf(failed.out))).toEqual(new Set(["ERR_IMA_VIOLATION"]))
+      const reported = await appraise(path(list), snapshotOf(list), { ...files, violations: "report" })
+      expect(reported.exit).toBe(EXIT.ok)
+    })
+
+    test.each([
+      ["entries-swapped", EXIT.ima, ["ERR_IMA_REPLAY"]],
+      ["entry-removed", EXIT.ima, ["ERR_IMA_REPLAY"]],
+      ["entry-hash-mismatch", EXIT.ima, ["ERR_IMA_TEMPLATE_DIGEST"]],
+      ["extra-entry-after-quote", EXIT.ok, []],
+      ["template-name-length-huge", EXIT.ima, ["ERR_TOO_LARGE"]],
+      ["truncated", EXIT.ima, ["ERR_TRUNCATED"]],
+    ])("%s", async (name, exit, codes) => {
+      const snapshot = snapshotOf("ima/tee-imang-sha1.bin")
+      const list = path(`ima-negative/derived-tee-imang-sha1-${name}.bin`)
+      const result = await appraise(list, snapshot, quoted("tee-imang-sha1"))
+      expect([result.exit, codesOf(result.out)]).toEqual([exit, codes])
+    })
+  })
 })

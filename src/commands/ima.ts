@@ -1,6 +1,7 @@
 import { defineCommand } from "citty"
 import { BANKS } from "../verify/ima-replay.ts"
-import { meta } from "./command.ts"
+import { imaArgs } from "./cli.ts"
+import { listOf, meta, repeatable } from "./command.ts"
 
 const json = { type: "boolean", description: "print one JSON object on standard output" } as const
 
@@ -83,6 +84,93 @@ const replayCommand = defineCommand({
   },
 })
 
+const appraiseCommand = defineCommand({
+  meta: meta({
+    name: "appraise",
+    description: "judge a measurement list against a snapshot, as verify does",
+    details: [
+      FORMS,
+      "With --quote, --signature, --ak and --pcrs the list has to give PCR 10 as that key's TPM quoted it; the key is the one that you name, and for which request the quote was made is not looked at (see attestation validate). With --pcrs alone the values are taken for true. With neither, the list is judged as it is, and the result says that nothing vouches for it.",
+      "boot_aggregate is computed anew where PCRs 0 to 9 are known, and compared with the snapshot's in any case.",
+      "Exit code 0 means that nothing is wrong; 14 the quote, 16 the list.",
+    ],
+    examples: [
+      {
+        line: "cosmian_vm ima appraise list.bin --snapshot vm.snapshot --whitelist extra.txt",
+        does: "what ran and is not the snapshot's",
+      },
+      {
+        line: "cosmian_vm ima appraise list.bin --snapshot vm.snapshot --quote quote.msg --signature quote.sig --ak ak.pub --pcrs pcrs.json --json",
+        does: "with the TPM's word for it, for a program",
+      },
+    ],
+  }),
+  args: {
+    file: listFile,
+    snapshot: { ...file("the snapshot to compare with"), alias: "s", required: true },
+    whitelist: { ...file("more files that may run"), alias: "w" },
+    "ima-key": repeatable(
+      file("also accept files that this key signed; certificate or public key, PEM or DER"),
+    ),
+    policy: file("policy with a table [ima]"),
+    ...imaArgs,
+    quote: file("the TPM's quote (TPMS_ATTEST)"),
+    signature: file("its signature: TPMT_SIGNATURE, or the bare signature"),
+    ak: file("the TPM's attestation key: TPM2B_PUBLIC, TPMT_PUBLIC, or the bare key in PEM or DER"),
+    pcrs: file("PCR values: JSON by bank and number, or what tpm2_pcrread prints"),
+    at: {
+      type: "string",
+      valueHint: "RFC3339",
+      description: "judge dates in the whitelist as of this time; now unless said",
+    },
+    json,
+  },
+  async run({ args }) {
+    const { appraiseList } = await import("./ima-appraise.ts")
+    return appraiseList({
+      file: args.file,
+      snapshot: args.snapshot,
+      whitelist: args.whitelist ?? null,
+      imaKeys: listOf(args["ima-key"]),
+      policy: args.policy ?? null,
+      violations: args.violations ?? null,
+      imaPolicies: listOf(args["ima-policy"]),
+      quote: args.quote ?? null,
+      signature: args.signature ?? null,
+      ak: args.ak ?? null,
+      pcrs: args.pcrs ?? null,
+      at: args.at ?? null,
+      json: args.json === true,
+    })
+  },
+})
+
+const policyCommand = defineCommand({
+  meta: meta({
+    name: "policy",
+    description: "tell what an IMA policy measures, and what it leaves out",
+    details: [
+      "FILE is the text of a policy, such as /etc/ima/ima-policy. It is read as the kernel does, and refused as it would be. Exit code 16: programs, libraries, modules, firmware, kexec or later policies are not all measured.",
+    ],
+    examples: [
+      { line: "cosmian_vm ima policy /etc/ima/ima-policy", does: "what this VM will measure after a reboot" },
+    ],
+  }),
+  args: {
+    file: {
+      type: "positional",
+      required: true,
+      valueHint: "FILE",
+      description: "the policy; - is standard input",
+    },
+    json,
+  },
+  async run({ args }) {
+    const { showImaPolicy } = await import("./ima-policy.ts")
+    return showImaPolicy(args.file, args.json === true)
+  },
+})
+
 /** Measurement lists by themselves: shown, replayed, and judged against a snapshot. */
 export const imaCommand = defineCommand({
   meta: meta({
@@ -96,5 +184,10 @@ export const imaCommand = defineCommand({
       { line: "cosmian_vm ima replay list.bin --pcrs pcrs.json", does: "whether it gives the TPM's PCR 10" },
     ],
   }),
-  subCommands: { show: showCommand, replay: replayCommand },
+  subCommands: {
+    show: showCommand,
+    replay: replayCommand,
+    appraise: appraiseCommand,
+    policy: policyCommand,
+  },
 })

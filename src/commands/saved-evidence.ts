@@ -35,7 +35,8 @@ export function judgeSaved(
   appraisal: Appraisal,
   { at, insecureAllowed }: { readonly at: Date; readonly insecureAllowed: boolean },
 ): Judgement {
-  const { whitelist, imaKeys, anchors, skip, reference, acceptReboot, policy, tpmAuthorities } = appraisal
+  const { whitelist, imaKeys, anchors, skip, reference, acceptReboot, policy } = appraisal
+  const { tpmAuthorities, violations, imaPolicies } = appraisal
   const { intel } = saved.documents
   return judge({
     target: saved.target,
@@ -56,6 +57,8 @@ export function judgeSaved(
     acceptReboot,
     policy,
     tpmAuthorities,
+    ...(violations === undefined ? {} : { violations }),
+    imaPolicies,
   })
 }
 

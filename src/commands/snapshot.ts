@@ -28,6 +28,10 @@ export interface SnapshotOptions extends ConnectionOptions, TrustOptions {
   readonly credentials: CredentialFiles
   /** Where to keep the evidence that the VM is verified by; null: nowhere. */
   readonly saveEvidence?: string | null
+  /** Whether violations of the measurement list fail; null: they do. */
+  readonly violations?: "fail" | "report" | null
+  /** Files with the texts of IMA policies. */
+  readonly imaPolicies?: readonly string[]
 }
 
 const PASSED_MEANS = "has attested"

@@ -23,6 +23,10 @@ export interface VerifyOptions extends ConnectionOptions, TrustOptions {
   readonly acceptReboot?: boolean
   /** File with requirements beside the snapshot's; null: none. */
   readonly policy?: string | null
+  /** Whether violations of the measurement list fail; null: as the policy says. */
+  readonly violations?: "fail" | "report" | null
+  /** Files with the texts of IMA policies. */
+  readonly imaPolicies?: readonly string[]
   /** File with saved evidence; null: ask the VM. */
   readonly evidence?: string | null
   /** Time to judge saved evidence by, as given; null: now. */

@@ -2,6 +2,7 @@ import type { TcbStatus } from "../formats/intel/tcb-info.ts"
 import type { SnpProduct, Tcb } from "../formats/snp/tcb.ts"
 import type { BootExpectations } from "./boot-expectations.ts"
 import { GUEST_POLICY_DEFAULT, type GuestPolicyBounds, type Version, withDebug } from "./guest-policy.ts"
+import type { ImaExpectations } from "./ima-expectations.ts"
 
 /** `source` of the policy that is used where none is given. */
 export const DEFAULT_SOURCE = "default policy"
@@ -19,7 +20,7 @@ export function isPlaceholder(value: Uint8Array): boolean {
 /**
  * What an administrator expects of a confidential VM, whichever file it was written in: our TOML, Cocos' JSON, or a
  * snapshot. Where a TEE is judged, a part that is null refuses the evidence it is about. Without `tpm` no PCRs are compared,
- * without `boot` no events.
+ * without `boot` no events, and without `ima` the list of files that ran is judged as without a policy.
  */
 export interface AttestationPolicy {
   /** What it was read from, for messages: a file's name, or `default policy`. */
@@ -28,6 +29,7 @@ export interface AttestationPolicy {
   readonly tdx: TdxExpectations | null
   readonly tpm: TpmExpectations | null
   readonly boot: BootExpectations | null
+  readonly ima: ImaExpectations | null
   readonly trust: TrustExpectations
   /** What the file says and what has no effect here, a sentence each. */
   readonly notes: readonly string[]
@@ -190,6 +192,7 @@ export function defaultPolicy(options: { readonly allowDebug: boolean }): Attest
     tdx: options.allowDebug ? { ...ANY_TDX, debug: "allowed" } : ANY_TDX,
     tpm: null,
     boot: null,
+    ima: null,
     trust: { requireRevocation: false, offline: false },
     notes: [],
   }

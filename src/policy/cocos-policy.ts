@@ -52,6 +52,7 @@ export function parseCocosPolicy(bytes: Uint8Array, file = "policy"): Attestatio
     tdx: policy !== null && isTdx ? parseTdx(policy, notes) : null,
     tpm: parsePcrValues(root.message("pcr_values")),
     boot: null,
+    ima: null,
     trust: parseTrust(trusted),
     notes,
   }

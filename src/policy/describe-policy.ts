@@ -10,6 +10,7 @@ import {
 } from "./attestation-policy.ts"
 import type { BootExpectations } from "./boot-expectations.ts"
 import { versionText } from "./guest-policy.ts"
+import type { ImaExpectations } from "./ima-expectations.ts"
 import { valuesText } from "./policy-findings.ts"
 
 /** What a policy says about one kind of evidence. */
@@ -32,12 +33,13 @@ type Line = readonly [name: string, expected: string | null]
 
 /** Says what a policy fixes and what it leaves open. */
 export function describePolicy(policy: AttestationPolicy): PolicyDescription {
-  const { snp, tdx, tpm, boot, trust } = policy
+  const { snp, tdx, tpm, boot, ima, trust } = policy
   const parts = [
     ...(snp === null ? [] : [part("SEV-SNP", snpLines(snp))]),
     ...(tdx === null ? [] : [part("Intel TDX", tdxLines(tdx))]),
     ...(tpm === null ? [] : [part("TPM", tpmLines(tpm))]),
     ...(boot === null ? [] : [part("boot events", bootLines(boot))]),
+    ...(ima === null ? [] : [part("IMA", imaLines(ima))]),
     part("collateral", [
       ["revocation", trust.requireRevocation ? "required by name" : null],
       ["network", trust.offline ? "not used" : null],
@@ -176,6 +178,17 @@ function bootLines({ secureBoot, authorities, db, commandLine }: BootExpectation
     ["db", values(db)],
     ["command_line.required", required.join(" ") || null],
     ["command_line.forbidden", forbidden.join(" ") || null],
+  ]
+}
+
+function imaLines({ violations, required }: ImaExpectations): Line[] {
+  const ignored =
+    violations?.mode === "ignore-paths"
+      ? `at most ${violations.max} of ${violations.paths.join(", ")} are left out`
+      : null
+  return [
+    ["violations", violations === null ? null : (ignored ?? violations.mode)],
+    ["required", required.join(", ") || null],
   ]
 }
 

@@ -31,10 +31,11 @@ type Json = null | boolean | number | string | readonly Json[] | { readonly [key
  * @throws UsageError ERR_POLICY
  */
 export function encodeCocosPolicy(policy: AttestationPolicy): string {
-  const { snp, tdx, tpm, boot, trust } = policy
+  const { snp, tdx, tpm, boot, ima, trust } = policy
   if (snp !== null && tdx !== null)
     throw refused("[snp] and [tdx]", "one of them in a file", "make a file for each")
   if (boot !== null) throw refused("[boot]", "nothing")
+  if (ima !== null) throw refused("[ima]", "nothing")
   const named = snp?.products?.[0]
   const root: Json = {
     ...(tpm === null ? {} : { pcr_values: pcrValues(tpm) }),

@@ -17,6 +17,7 @@ import {
 } from "./attestation-policy.ts"
 import { type GuestPolicyBounds, type Version, versionText } from "./guest-policy.ts"
 import { bootSections } from "./toml-boot.ts"
+import { imaSections } from "./toml-ima.ts"
 import {
   EXPOSURE_KEYS,
   OTHER_PLATFORM_BITS,
@@ -32,7 +33,7 @@ import {
  * @throws UsageError ERR_POLICY for a value that was never filled in
  */
 export function encodeTomlPolicy(policy: AttestationPolicy, comments: readonly string[] = []): string {
-  const { snp, tdx, tpm, boot, trust } = policy
+  const { snp, tdx, tpm, boot, ima, trust } = policy
   const sections = [
     [...comments.map((line) => `# ${line}`.trimEnd()), "version = 1"],
     trustLines(trust),
@@ -40,6 +41,7 @@ export function encodeTomlPolicy(policy: AttestationPolicy, comments: readonly s
     ...(tdx === null ? [] : tdxSections(tdx)),
     ...(tpm === null ? [] : tpmSections(tpm)),
     ...(boot === null ? [] : bootSections(boot)),
+    ...(ima === null ? [] : imaSections(ima)),
   ]
   return `${sections
     .filter((lines) => lines.length > 0)

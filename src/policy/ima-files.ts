@@ -2,20 +2,25 @@ import { HASH_ALGORITHMS, hashAlgorithmOfSize } from "../formats/hash-algorithms
 import {
   digestSize,
   digestText,
+  fileDigest,
   isViolation,
   type MeasurementList,
   measurementEntry,
+  parseMeasurementList,
   pathBytes,
 } from "../formats/ima/measurement-list.ts"
 import { CONTENT } from "../formats/ima/template.ts"
 import type { ImaKey } from "../verify/ima-signature.ts"
 import { FileHashIndex } from "./file-hashes.ts"
 import type { Findings } from "./findings.ts"
+import { isPolicyFile, SeenPolicies } from "./ima-coverage.ts"
+import type { ViolationPolicy } from "./ima-expectations.ts"
 import { fileFindingOf, updateOf } from "./ima-packages.ts"
 import { SignedFiles } from "./ima-signed.ts"
+import { JudgedViolations } from "./ima-violations.ts"
 import { fileHashIndex, type Snapshot, supersededIndex } from "./snapshot.ts"
 import type { FileFinding, FileState, Finding } from "./verdict.ts"
-import type { Whitelist } from "./whitelist.ts"
+import type { Whitelist, WhitelistRule } from "./whitelist.ts"
 
 /** Name that the kernel gives to the first entry. It stands for no file. */
 export const BOOT_AGGREGATE = "boot_aggregate"
@@ -28,13 +33,19 @@ export interface FileReferences {
   readonly whitelist: Whitelist
   /** Keys whose signature is as good as being in the snapshot. */
   readonly imaKeys: readonly ImaKey[]
+  readonly violations: ViolationPolicy
+  /** As of when lines of the whitelist count. */
+  readonly at: Date
 }
 
 /** How many entries each of the references accepted, and how many are of no file. */
 export interface JudgedFiles {
   readonly files: number
+  /** Among them those that may hold anything. */
   readonly whitelisted: number
+  readonly anyContent: number
   readonly signed: number
+  readonly violations: number
   readonly measuredData: number
   /** Names of the measured data as the kernel has them, each once and the first only. */
   readonly measuredDataNames: readonly string[]
@@ -43,33 +54,6 @@ export interface JudgedFiles {
 /** Names of measured data that are kept: a VM can make any number of keyrings. */
 const MAX_DATA_NAMES = 32
 const MAX_DATA_NAME = 80
-
-/** Judges every entry but the first against snapshot, whitelist and signatures. */
-export function appraiseFiles(
-  list: MeasurementList,
-  references: FileReferences,
-  findings: Findings,
-): JudgedFiles {
-  const { reference } = references
-  if (reference !== null && reference.filehashes === null)
-    findings.add(() => ({
-      code: "ERR_IMA_REFERENCE",
-      subject: "filehashes",
-      expected: "the digest of each file of the machine",
-      found: "none",
-      meaning: "the snapshot holds no file to compare with what ran",
-      remedy: RETAKE,
-    }))
-  const judge = new FileJudge(list, references, findings)
-  for (let index = 1; index < list.count; index++) judge.entry(index)
-  return {
-    files: judge.known,
-    whitelisted: judge.whitelisted,
-    signed: judge.signed.accepted,
-    measuredData: judge.measuredData,
-    measuredDataNames: [...judge.dataNames],
-  }
-}
 
 /** Files for which it is told whether their older version ran before or after the newer one. */
 const MAX_ORDERS = 50
@@ -94,28 +78,39 @@ const STATES: Readonly<Record<Problem, FileState>> = {
   ERR_IMA_BOOT_AGGREGATE: "unknown",
 }
 
-/** Judges entries one by one. Text is made only for those that do not match. */
-class FileJudge {
-  known = 0
-  whitelisted = 0
-  measuredData = 0
-  readonly dataNames = new Set<string>()
-  readonly signed: SignedFiles
-  readonly #list: MeasurementList
+/**
+ * Judges entries one by one against snapshot, whitelist and signatures, all but the list's first. Text is made only for those
+ * that do not match.
+ */
+export class FileJudge {
+  readonly policies = new SeenPolicies()
+  #known = 0
+  #whitelisted = 0
+  #anyContent = 0
+  #measuredData = 0
+  readonly #dataNames = new Set<string>()
+  readonly #signed: SignedFiles
+  readonly #violations: JudgedViolations
+  #list: MeasurementList = NO_LIST
+  /** Index of the first entry of `#list` in the whole list. */
+  #first = 0
   readonly #reference: Snapshot | null
   readonly #whitelist: Whitelist
+  readonly #at: Date
   readonly #findings: Findings
   readonly #files: FileHashIndex | null
   readonly #superseded: FileHashIndex
   #ordersTold = 0
   readonly #inSnapshot: readonly boolean[]
 
-  constructor(list: MeasurementList, references: FileReferences, findings: Findings) {
-    const { reference, whitelist, imaKeys } = references
-    this.signed = new SignedFiles(list, imaKeys)
-    this.#list = list
+  /** @param notes for what is no failure and should be known. */
+  constructor(references: FileReferences, findings: Findings, notes: Findings) {
+    const { reference, whitelist, imaKeys, violations, at } = references
+    this.#signed = new SignedFiles(imaKeys)
+    this.#violations = new JudgedViolations(violations, notes)
     this.#reference = reference
     this.#whitelist = whitelist
+    this.#at = at
     this.#findings = findings
     this.#files = reference === null || reference.filehashes === null ? null : fileHashIndex(reference)
     this.#superseded = reference === null ? FileHashIndex.EMPTY : supersededIndex(reference)
@@ -123,34 +118,65 @@ class FileJudge {
     this.#inSnapshot = HASH_ALGORITHMS.map(({ name }, index) =>
       reference?.hash_algorithm ? name === reference.hash_algorithm : (BARE[index] ?? false),
     )
+    if (reference !== null && reference.filehashes === null)
+      findings.add(() => ({
+        code: "ERR_IMA_REFERENCE",
+        subject: "filehashes",
+        expected: "the digest of each file of the machine",
+        found: "none",
+        meaning: "the snapshot holds no file to compare with what ran",
+        remedy: RETAKE,
+      }))
   }
 
-  entry(index: number): void {
-    const problem = this.#problem(index)
-    if (problem !== null) this.#findings.add(() => this.#finding(problem, index))
+  /** Entries that follow those that were judged already. @param first index of the first of them in the whole list. */
+  judge(list: MeasurementList, first: number): void {
+    this.#list = list
+    this.#first = first
+    for (let index = first === 0 ? 1 : 0; index < list.count; index++) {
+      const problem = this.#problem(index)
+      if (problem !== null) this.#findings.add(() => this.#finding(problem, index))
+    }
+  }
+
+  /** When all were judged. */
+  finish(): JudgedFiles {
+    this.#violations.finish()
+    return {
+      files: this.#known,
+      whitelisted: this.#whitelisted,
+      anyContent: this.#anyContent,
+      signed: this.#signed.accepted,
+      violations: this.#violations.total,
+      measuredData: this.#measuredData,
+      measuredDataNames: [...this.#dataNames],
+    }
   }
 
   /** What is wrong with an entry, or null. */
   #problem(index: number): Problem | null {
     const list = this.#list
-    // The name in a violation is not covered by the TPM: somebody may have put a harmless one there. None is excused.
-    if (isViolation(list, index)) return "ERR_IMA_VIOLATION"
+    // The name in a violation is not covered by the TPM: somebody may have put a harmless one there.
+    if (isViolation(list, index))
+      return this.#violations.passes(list, index, this.#first) ? null : "ERR_IMA_VIOLATION"
     // No file, so that nothing of the snapshot is to be compared with it: it may be named as one on purpose.
     if (list.content[index] === CONTENT.data) return this.#keepData(index)
     if (isBootAggregate(list, index)) return "ERR_IMA_BOOT_AGGREGATE"
     if (isZeroDigest(list, index)) return "ERR_IMA_NO_DIGEST"
+    if (isPolicyFile(list.bytes, list.pathAt[index] ?? 0, list.pathEnd[index] ?? 0))
+      this.policies.add(digestText(list, index))
     const algorithm = list.algorithm[index] ?? 0
     if (HASH_ALGORITHMS[algorithm]?.accepted !== true) return "ERR_IMA_ALGORITHM"
     const mismatch = this.#files === null ? null : this.#mismatch(index, algorithm, this.#files)
     // A signature does not tell versions apart; that this one was replaced is known.
     if (mismatch === "ERR_IMA_OLD_VERSION") return mismatch
-    return mismatch === null || this.signed.accept(index) ? null : mismatch
+    return mismatch === null || this.#signed.accept(list, index) ? null : mismatch
   }
 
   #keepData(index: number): null {
-    this.measuredData += 1
-    if (this.dataNames.size < MAX_DATA_NAMES)
-      this.dataNames.add(measurementEntry(this.#list, index).path.slice(0, MAX_DATA_NAME))
+    this.#measuredData += 1
+    if (this.#dataNames.size < MAX_DATA_NAMES)
+      this.#dataNames.add(measurementEntry(this.#list, index).path.slice(0, MAX_DATA_NAME))
     return null
   }
 
@@ -165,30 +191,55 @@ class FileJudge {
     const comparable = isContent && (this.#inSnapshot[algorithm] ?? false)
     const found = files.find(bytes, path, end, digest, digestEnd)
     if (found === "match" && comparable) {
-      this.known += 1
+      this.#known += 1
       return null
     }
-    const listed = this.#whitelist.find(bytes, path, end, digest, digestEnd)
+    const listed = this.#whitelist.files.find(bytes, path, end, digest, digestEnd)
     if (listed === "match" && isContent && BARE[algorithm]) {
-      this.whitelisted += 1
+      this.#whitelisted += 1
       return null
     }
+    const ruled = this.#askRules(index)
+    if (ruled.accepted?.digest != null) {
+      this.#whitelisted += 1
+      return null
+    }
+    // Whoever accepts any content under a path did not mean the one that is known to be replaced.
     if (comparable && this.#superseded.find(bytes, path, end, digest, digestEnd) === "match")
       return "ERR_IMA_OLD_VERSION"
-    if (found === "unknown" && listed === "unknown") return "ERR_IMA_UNKNOWN_FILE"
+    if (ruled.accepted !== null) {
+      this.#whitelisted += 1
+      this.#anyContent += 1
+      return null
+    }
+    if (found === "unknown" && listed === "unknown" && !ruled.otherDigest) return "ERR_IMA_UNKNOWN_FILE"
     return found !== "unknown" && !comparable ? "ERR_IMA_ALGORITHM" : "ERR_IMA_CHANGED_FILE"
+  }
+
+  #askRules(index: number) {
+    const list = this.#list
+    const isContent = list.content[index] === CONTENT.file
+    const algorithm = HASH_ALGORITHMS[list.algorithm[index] ?? 0]?.name ?? ""
+    const file = { algorithm, digest: fileDigest(list, index), isContent }
+    return this.#whitelist.ask(pathBytes(list, index), file, this.#at)
   }
 
   #finding(code: Problem, index: number): Finding {
     const state = code === "ERR_IMA_OLD_VERSION" ? this.#oldState(index) : STATES[code]
-    const file = fileFindingOf(this.#list, index, state, this.#reference)
+    const described = fileFindingOf(this.#list, index, state, this.#reference)
+    const file = { ...described, position: this.#first + index }
     return { ...this.#described(code, index, file), ...(code === "ERR_IMA_BOOT_AGGREGATE" ? {} : { file }) }
   }
 
   #described(code: Problem, index: number, file: FileFinding): Finding {
     const subject = measurementEntry(this.#list, index).path
-    const signature = this.signed.whyNot(index)
-    const found = digestText(this.#list, index) + (signature === null ? "" : `; its signature: ${signature}`)
+    const signature = this.#signed.whyNot(this.#list, index)
+    const { expired } = this.#askRules(index)
+    const found = [
+      digestText(this.#list, index),
+      ...(signature === null ? [] : [`its signature: ${signature}`]),
+      ...(expired === null ? [] : [expiredText(expired)]),
+    ].join("; ")
     switch (code) {
       case "ERR_IMA_UNKNOWN_FILE":
         return {
@@ -240,7 +291,7 @@ class FileJudge {
           meaning:
             "the file was open for writing while it was measured, or was written while in use: what ran is not known",
           remedy:
-            "measure executables only (the IMA policy of the package does) and reboot to start a new list; the file's name is as the VM says",
+            "measure executables only (the IMA policy of the package does) and reboot to start a new list; the file's name is as the VM says. A policy may say otherwise (--violations, [ima])",
         }
       case "ERR_IMA_NO_DIGEST":
         return {
@@ -254,7 +305,7 @@ class FileJudge {
       case "ERR_IMA_BOOT_AGGREGATE":
         return {
           code,
-          subject: `${BOOT_AGGREGATE}, entry ${index}`,
+          subject: `${BOOT_AGGREGATE}, entry ${this.#first + index}`,
           expected: "one entry of that name, the first",
           found,
           meaning:
@@ -295,7 +346,8 @@ class FileJudge {
   #knownDigests(index: number): string {
     const path = pathBytes(this.#list, index)
     const known = this.#files?.digestsOf(path, 3) ?? []
-    return [...known, ...this.#whitelist.digestsOf(path, 3)].join(" or ")
+    const listed = this.#whitelist.files.digestsOf(path, 3)
+    return [...known, ...listed].join(" or ") || "the digest in the whitelist"
   }
 }
 
@@ -318,6 +370,14 @@ function oldVersionText(state: FileState): Pick<Finding, "meaning" | "remedy"> {
         remedy: `install the version of the snapshot and reboot; if it was installed, ${DISTRUST}`,
       }
   }
+}
+
+const NO_LIST = parseMeasurementList(new Uint8Array(0))
+
+/** A line that somebody forgot to renew is told apart from one that was never there. */
+function expiredText({ line, until, reason }: WhitelistRule): string {
+  const why = reason === null ? "" : ` (${reason})`
+  return `line ${line} of the whitelist accepted it until ${until}${why}`
 }
 
 /** Whether an entry is the kernel's own. Data of that name, which a program can cause, is not. */

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto"
 import { HASH_ALGORITHMS } from "../formats/hash-algorithms.ts"
 import { toHex } from "../formats/hex.ts"
 import {
@@ -14,27 +13,37 @@ import type { QuotedMeasurements } from "../verify/ima.ts"
 import type { ImaKey } from "../verify/ima-signature.ts"
 import type { Verified } from "../verify/verified.ts"
 import { Findings } from "./findings.ts"
+import { appraiseBootAggregate, type BootPcrs, templateOf } from "./ima-boot.ts"
 import {
-  appraiseFiles,
-  BOOT_AGGREGATE,
-  DISTRUST,
-  isBootAggregate,
-  isZeroDigest,
-  RETAKE,
-} from "./ima-files.ts"
+  appraiseCoverage,
+  isPolicyFile,
+  type KnownImaPolicy,
+  SeenPolicies,
+  SHIPPED_POLICY,
+} from "./ima-coverage.ts"
+import { FAIL_VIOLATIONS, type ImaExpectations } from "./ima-expectations.ts"
+import { BOOT_AGGREGATE, FileJudge, isBootAggregate, isZeroDigest, type JudgedFiles } from "./ima-files.ts"
 import type { ImaReference, Snapshot } from "./snapshot.ts"
 import type { Claim } from "./verdict.ts"
-import type { Whitelist } from "./whitelist.ts"
+import type { Whitelist, WhitelistRule } from "./whitelist.ts"
 
 export interface ImaAppraisalOptions {
   readonly whitelist: Whitelist
-  /** Quoted PCRs of the SHA-256 bank, PCR 0 first. */
-  readonly pcrs: readonly Uint8Array[]
+  /** Quoted PCRs, to compute boot_aggregate from. */
+  readonly pcrs: BootPcrs
+  /** As of when lines of the whitelist count. */
+  readonly at: Date
   /**
    * Keys whose valid signature over an entry's digest accepts that entry, in the snapshot or not; none where absent. A
    * signature covers the content alone: older versions, and other files' contents under a path, are accepted with it.
    */
   readonly imaKeys?: readonly ImaKey[]
+  /** `[ima]` of a policy; null where there is none. */
+  readonly expectations?: ImaExpectations | null
+  /** Texts of IMA policies that the user gives, beside the one of the packages. */
+  readonly knownPolicies?: readonly KnownImaPolicy[]
+  /** Where no quote vouches for the list, which the claim then says; absent: one does. */
+  readonly unquoted?: boolean
 }
 
 /**
@@ -49,31 +58,133 @@ export function appraiseIma(
   reference: Snapshot | null,
   options: ImaAppraisalOptions,
 ): Claim {
-  const { list } = quoted
-  const findings = new Findings()
-  appraiseCoverage(list, findings)
-  const recomputed = appraiseBootAggregate(list, reference, options.pcrs, findings)
-  const { whitelist, imaKeys = [] } = options
-  const { measuredDataNames, ...files } = appraiseFiles(list, { reference, whitelist, imaKeys }, findings)
-  const facts = {
-    entries: list.count,
-    notYetQuoted: quoted.notYetQuoted,
-    template: templateOf(list),
-    bootAggregateRecomputed: recomputed,
-    ...files,
-    ...(measuredDataNames.length === 0 ? {} : { measuredDataNames: measuredDataNames.join(", ") }),
-    mismatches: findings.total,
+  const appraisal = new ImaAppraisal(reference, options)
+  appraisal.add(quoted.list)
+  return appraisal.claim(quoted.notYetQuoted)
+}
+
+/**
+ * The same for a list that comes in parts. Only quoted entries may be given to it, and its claim counts only when they were all
+ * found to be quoted: see `QuotedPrefix`.
+ */
+export class ImaAppraisal {
+  readonly #reference: Snapshot | null
+  readonly #options: ImaAppraisalOptions
+  readonly #findings = new Findings()
+  readonly #notes = new Findings()
+  readonly #judge: FileJudge
+  #entries = 0
+  #template = "none"
+  #recomputed = false
+  /** Whether there is an entry beyond the kernel's own. */
+  #covers = false
+
+  constructor(reference: Snapshot | null, options: ImaAppraisalOptions) {
+    this.#reference = reference
+    this.#options = options
+    const { whitelist, at, imaKeys = [] } = options
+    const violations = options.expectations?.violations ?? FAIL_VIOLATIONS
+    const references = { reference, whitelist, imaKeys, violations, at }
+    this.#judge = new FileJudge(references, this.#findings, this.#notes)
   }
-  if (findings.total === 0)
-    return { check: "ima", status: "passed", summary: passedSummary(reference, facts), findings: [], facts }
-  return {
-    check: "ima",
-    status: "failed",
-    failureClass: "ima",
-    summary: findings.total === 1 ? "1 mismatch in what ran" : `${findings.total} mismatches in what ran`,
-    findings: findings.kept,
-    facts,
+
+  /** Entries that follow those given before. */
+  add(list: MeasurementList): void {
+    if (this.#entries === 0 && list.count > 0) {
+      this.#template = templateOf(list)
+      this.#recomputed = appraiseBootAggregate(list, this.#reference, this.#options.pcrs, this.#findings)
+    }
+    this.#covers ||= coversSomething(list, this.#entries === 0 ? 1 : 0)
+    this.#judge.judge(list, this.#entries)
+    this.#entries += list.count
   }
+
+  /** @param notYetQuoted entries that came after the quote. */
+  claim(notYetQuoted: number): Claim {
+    if (!this.#covers) this.#noteOff()
+    const { measuredDataNames, ...files } = this.#judge.finish()
+    const { expectations, knownPolicies = [] } = this.#options
+    const coverage = appraiseCoverage(
+      {
+        seen: this.#judge.policies,
+        known: [SHIPPED_POLICY, ...knownPolicies],
+        reference: this.#reference,
+        required: expectations?.required ?? [],
+      },
+      this.#findings,
+      this.#notes,
+    )
+    const facts = {
+      entries: this.#entries,
+      notYetQuoted,
+      template: this.#template,
+      bootAggregateRecomputed: this.#recomputed,
+      ...files,
+      ...(measuredDataNames.length === 0 ? {} : { measuredDataNames: measuredDataNames.join(", ") }),
+      ...coverage,
+      mismatches: this.#findings.total,
+    }
+    const open = this.#options.whitelist.openRules(this.#options.at)
+    const { total, kept } = this.#findings
+    if (total > 0)
+      return {
+        check: "ima",
+        status: "failed",
+        failureClass: "ima",
+        summary: total === 1 ? "1 mismatch in what ran" : `${total} mismatches in what ran`,
+        findings: kept,
+        facts,
+      }
+    const unquoted = this.#options.unquoted === true
+    const summary = passedSummary(this.#reference, { ...facts, unquoted }, measuredDataNames, open)
+    const status = unquoted || this.#notes.total > 0 || open.length > 0 ? "warning" : "passed"
+    return { check: "ima", status, summary, findings: this.#notes.kept, facts }
+  }
+
+  /** A list that holds nothing beyond the kernel's own first entry covers nothing: whatever ran, ran unseen. */
+  #noteOff(): void {
+    this.#findings.add(() => ({
+      code: "ERR_IMA_OFF",
+      subject: "measurement list",
+      expected: "an entry for each file that ran",
+      found: this.#entries === 0 ? "an empty list" : `only ${BOOT_AGGREGATE}`,
+      meaning: "the kernel was started without an IMA policy: anything may have run and nothing shows it",
+      remedy: "install the IMA policy of the package as /etc/ima/ima-policy and reboot",
+    }))
+  }
+}
+
+function coversSomething(list: MeasurementList, from: number): boolean {
+  for (let index = from; index < list.count; index++)
+    if (list.content[index] !== CONTENT.data && !isBootAggregate(list, index)) return true
+  return false
+}
+
+function passedSummary(
+  reference: Snapshot | null,
+  facts: Omit<JudgedFiles, "measuredDataNames"> & {
+    readonly entries: number
+    readonly notYetQuoted: number
+    readonly unquoted: boolean
+  },
+  dataNames: readonly string[],
+  open: readonly WhitelistRule[],
+): string {
+  const late = facts.notYetQuoted === 0 ? "" : `; ${facts.notYetQuoted} measured after the quote, not judged`
+  const data =
+    facts.measuredData === 0 ? "" : `; ${facts.measuredData} of measured data (${dataNames.join(", ")})`
+  const broken = facts.violations === 0 ? "" : `; ${facts.violations} violations, let pass by the policy`
+  const replayed = facts.unquoted
+    ? `${facts.entries} entries, which no quote vouches for`
+    : `${facts.entries} entries replay to the quoted PCR 10`
+  if (reference === null) return `${replayed}${data}${broken}${late}`
+  const listed = facts.whitelisted === 0 ? "" : ` and ${facts.whitelisted} of the whitelist`
+  const signed = facts.signed === 0 ? "" : ` and ${facts.signed} signed by a given key`
+  const given =
+    open.length === 0
+      ? ""
+      : `; nothing is proven of ${open.map(({ text }) => text).join(", ")}, where the whitelist accepts any content (${facts.anyContent} ran)`
+  return `${replayed}; what ran: ${facts.files} of the snapshot${listed}${signed}${given}${data}${broken}${late}`
 }
 
 /** What a new snapshot keeps of the quoted entries. */
@@ -111,118 +222,33 @@ export function imaReferenceOf(
   }
   return {
     ima_reference:
-      list.count === 0 ? null : { template: templateOf(list), boot_aggregate: digestText(list, 0) },
+      list.count === 0
+        ? null
+        : {
+            template: templateOf(list),
+            boot_aggregate: digestText(list, 0),
+            policy: policiesIn(list),
+          },
     hash_algorithm: algorithm,
     filehashes: [...pairs.values()],
     omitted,
   }
 }
 
-/** A list that holds nothing beyond the kernel's own first entry covers nothing: whatever ran, ran unseen. */
-function appraiseCoverage(list: MeasurementList, findings: Findings): void {
+/** Policy files that the list shows, as `algorithm:hex`. */
+function policiesIn(list: MeasurementList): readonly string[] {
+  const seen = new SeenPolicies()
   for (let index = 1; index < list.count; index++)
-    if (list.content[index] !== CONTENT.data && !isBootAggregate(list, index)) return
-  findings.add(() => ({
-    code: "ERR_IMA_OFF",
-    subject: "measurement list",
-    expected: "an entry for each file that ran",
-    found: list.count === 0 ? "an empty list" : `only ${BOOT_AGGREGATE}`,
-    meaning: "the kernel was started without an IMA policy: anything may have run and nothing shows it",
-    remedy: "install the IMA policy of the package as /etc/ima/ima-policy and reboot",
-  }))
+    if (
+      isFileEntry(list, index) &&
+      isPolicyFile(list.bytes, list.pathAt[index] ?? 0, list.pathEnd[index] ?? 0)
+    )
+      seen.add(digestText(list, index))
+  return seen.digests
 }
 
-/**
- * The first entry ties the list to what booted: a digest over the boot PCRs. It is computed anew from the quoted PCRs and
- * compared with the snapshot's; that it occurs among the snapshot's files would say nothing.
- * @returns whether it could be computed. It cannot where the kernel took it over a bank that is not quoted (SHA-1): then
- * the boot check compares the quoted PCRs themselves, and the snapshot's value is required to be equal.
- */
-function appraiseBootAggregate(
-  list: MeasurementList,
-  reference: Snapshot | null,
-  pcrs: readonly Uint8Array[],
-  findings: Findings,
-): boolean {
-  if (list.count === 0) return false
-  const found = digestText(list, 0)
-  const wrong = (expected: string, meaning: string) =>
-    findings.add(() => ({
-      code: "ERR_IMA_BOOT_AGGREGATE",
-      subject: BOOT_AGGREGATE,
-      expected,
-      found,
-      meaning,
-      remedy: `if you changed the boot chain yourself, ${RETAKE}; else ${DISTRUST}`,
-    }))
-  if (!isBootAggregate(list, 0) || isViolation(list, 0)) {
-    wrong(`${BOOT_AGGREGATE} as the first entry`, "the measurement list does not begin where the kernel did")
-    return false
-  }
-  const computed = list.algorithm[0] === SHA256 ? bootAggregate(pcrs) : null
-  if (computed === null && list.algorithm[0] === SHA256)
-    wrong("a digest over the quoted PCRs 0 to 9", "the quote does not cover the boot measurements")
-  if (computed !== null && computed !== found)
-    wrong(computed, "the measurement list began with other boot measurements than the TPM holds")
-  const known = reference?.ima_reference ?? null
-  if (known !== null && known.boot_aggregate !== found)
-    wrong(known.boot_aggregate, "firmware, boot loader or kernel are not those of the snapshot")
-  if (known !== null && known.template !== templateOf(list))
-    findings.add(() => ({
-      code: "ERR_IMA_TEMPLATE_CHANGED",
-      subject: "measurement list",
-      expected: known.template,
-      found: templateOf(list),
-      meaning: "the kernel was started with another ima_template than when the snapshot was taken",
-      remedy: `restore the kernel arguments, or ${RETAKE}`,
-    }))
-  // Format 1 has no place for the value; there the computed one has to do.
-  if (reference !== null && known === null && (reference.format === 2 || computed === null))
-    findings.add(() => ({
-      code: "ERR_IMA_REFERENCE",
-      subject: BOOT_AGGREGATE,
-      found,
-      meaning: "the snapshot does not say with which boot measurements the list has to begin",
-      remedy: RETAKE,
-    }))
-  return computed !== null
-}
-
-/**
- * `sha256:hex` over SHA-256 PCRs 0 to 9, or null without them. Kernels before 5.8 took SHA-1 over PCRs 0 to 7 whatever
- * the bank, and later ones still do where the bank or ima_hash is SHA-1.
- * Source: Linux 6.12, security/integrity/ima/ima_crypto.c, ima_calc_boot_aggregate_tfm.
- */
-function bootAggregate(pcrs: readonly Uint8Array[]): string | null {
-  if (pcrs.length < 10) return null
-  const hash = createHash("sha256")
-  for (const pcr of pcrs.slice(0, 10)) hash.update(pcr)
-  return `sha256:${hash.digest("hex")}`
-}
-
-function passedSummary(
-  reference: Snapshot | null,
-  facts: {
-    entries: number
-    files: number
-    whitelisted: number
-    signed: number
-    measuredData: number
-    notYetQuoted: number
-    measuredDataNames?: string
-  },
-): string {
-  const late = facts.notYetQuoted === 0 ? "" : `; ${facts.notYetQuoted} measured after the quote, not judged`
-  const { measuredData, measuredDataNames } = facts
-  const data = measuredData === 0 ? "" : `; ${measuredData} of measured data (${measuredDataNames})`
-  if (reference === null) return `${facts.entries} entries replay to the quoted PCR 10${data}${late}`
-  const listed = facts.whitelisted === 0 ? "" : ` and ${facts.whitelisted} of the whitelist`
-  const signed = facts.signed === 0 ? "" : ` and ${facts.signed} signed by a given key`
-  return `${facts.entries} entries replay to the quoted PCR 10; what ran: ${facts.files} of the snapshot${listed}${signed}${data}${late}`
-}
-
-function templateOf(list: MeasurementList): string {
-  return list.count === 0 ? "none" : (list.templates[list.template[0] ?? 0]?.name ?? "none")
+function isFileEntry(list: MeasurementList, index: number): boolean {
+  return list.content[index] !== CONTENT.data && !isViolation(list, index) && !isZeroDigest(list, index)
 }
 
 /** Algorithm of the first measured file. */
@@ -236,5 +262,3 @@ function algorithmName(list: MeasurementList, index: number): string | null {
   if (index >= list.count) return null
   return HASH_ALGORITHMS[list.algorithm[index] ?? 0]?.name ?? null
 }
-
-const SHA256 = HASH_ALGORITHMS.findIndex(({ name }) => name === "sha256")

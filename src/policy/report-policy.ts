@@ -14,6 +14,7 @@ import { compareVersions, maximalGuestPolicy } from "./guest-policy.ts"
 const NOTHING_ELSE = {
   tpm: null,
   boot: null,
+  ima: null,
   trust: { requireRevocation: false, offline: false },
   notes: [],
 } as const

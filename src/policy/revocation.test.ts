@@ -3,9 +3,9 @@ import { fakeAuthorities, fakeChip, fakeCrl, fakeReport, JUDGED } from "../../te
 import { type ErrorCode, EXIT } from "../errors.ts"
 import { evidenceReportData } from "../formats/evidence.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
-import { FileHashIndex } from "./file-hashes.ts"
 import { CHECKS, type Check } from "./verdict.ts"
 import { judge } from "./verify-vm.ts"
+import { EMPTY_WHITELIST } from "./whitelist.ts"
 
 const milan = await fakeChip("Milan")
 const { ask } = await fakeAuthorities("Milan")
@@ -41,7 +41,7 @@ function verdictOf(options: {
     },
     channel: { spki, authorized: true, reason: null, insecureAllowed: false },
     reference: null,
-    whitelist: FileHashIndex.EMPTY,
+    whitelist: EMPTY_WHITELIST,
     anchors: [{ ...milan.anchor, simulated: options.genuine !== true }],
     crl: options.own ?? null,
     crlAbsence: null,

@@ -50,6 +50,7 @@ export function policyOfSnapshot(snapshot: Snapshot, source = "the snapshot"): A
         : null,
     tpm: tpm_reference === null ? null : tpmOf(tpm_reference),
     boot: null,
+    ima: null,
     trust: { requireRevocation: false, offline: false },
     notes: [],
   }

@@ -94,6 +94,8 @@ export interface ImaReference {
   readonly template: string
   /** `algorithm:hex` of the list's first entry. */
   readonly boot_aggregate: string
+  /** `algorithm:hex` of each IMA policy file that the list showed; absent or null in snapshots that do not tell. */
+  readonly policy?: readonly string[] | null
 }
 
 /** Cap of a snapshot file, to be checked before it is read. Three hundred thousand files are about 45 MB. */
@@ -356,10 +358,19 @@ function parseImaReference(record: JsonRecord): ImaReference {
     template: record.string("template"),
     boot_aggregate: record.string("boot_aggregate"),
   }
-  if (!/^[a-z0-9-]{1,16}:[0-9a-f]{32,128}$/.test(reference.boot_aggregate))
+  if (!DIGEST.test(reference.boot_aggregate))
     throw record.wrong("boot_aggregate", "algorithm:hex", reference.boot_aggregate)
+  const policy =
+    record.take("policy") === null ? null : record.array("policy").map((value) => policyDigest(record, value))
   record.finish()
-  return reference
+  return policy === null ? reference : { ...reference, policy }
+}
+
+const DIGEST = /^[a-z0-9-]{1,16}:[0-9a-f]{32,128}$/
+
+function policyDigest(record: JsonRecord, value: unknown): string {
+  if (typeof value === "string" && DIGEST.test(value.replace(/^verity:/, ""))) return value
+  throw record.wrong("policy", "algorithm:hex", "another value")
 }
 
 function parseUnreadable(root: JsonRecord): [string, string][] {

@@ -113,6 +113,12 @@ db = "${hex(32, 42)}"
 [boot.command_line]
 required = ["ima_policy=tcb", "ima_hash=sha256"]
 forbidden = ["init=*"]
+
+[ima]
+violations = "ignore-paths"
+ignore_violations = ["/var/log/**", "/run/x"]
+max_violations = 16
+required = ["programs", "modules"]
 `
 
 const ALL: AttestationPolicy = {
@@ -197,6 +203,10 @@ const ALL: AttestationPolicy = {
     db: [filled(32, 42)],
     commandLine: { required: ["ima_policy=tcb", "ima_hash=sha256"], forbidden: ["init=*"] },
   },
+  ima: {
+    violations: { mode: "ignore-paths", paths: ["/var/log/**", "/run/x"], max: 16 },
+    required: ["programs", "modules"],
+  },
 }
 
 describe("our policy", () => {
@@ -225,6 +235,7 @@ describe("our policy", () => {
       "Intel TDX",
       "TPM",
       "boot events",
+      "IMA",
       "collateral",
     ])
     expect(parts[0]?.fixed["minimum_tcb"]).toBe("Milan: bootloader 4, microcode 211; Turin: fmc 1")
@@ -249,6 +260,12 @@ describe("our policy", () => {
     ["p.toml:2: boot.secureboot", "[boot]\nsecureboot = true"],
     ["p.toml:2: boot.secure_boot", `[boot]\nsecure_boot = false\nauthority = "${hex(32, 1)}"`],
     ["p.toml:2: boot.command_line.required", '[boot.command_line]\nrequired = ["two words"]'],
+    ["p.toml:2: ima.violation", '[ima]\nviolation = "fail"'],
+    ["p.toml:2: ima.violations", '[ima]\nviolations = "ignore"'],
+    ["p.toml:2: ima.required", '[ima]\nrequired = "everything"'],
+    ["p.toml:3: ima.ignore_violations", '[ima]\nviolations = "report"\nignore_violations = "/a"'],
+    ["p.toml:3: ima.ignore_violations", '[ima]\nviolations = "ignore-paths"\nignore_violations = "a"'],
+    ["p.toml:1: ima.max_violations", '[ima]\nviolations = "ignore-paths"\nignore_violations = "/a"'],
     ["p.toml:2: boot.command_line.optional", '[boot.command_line]\noptional = ["a"]'],
     ["p.toml:2: snp.vmpl", "[snp]\nvmpl = []"],
     ["p.toml:2: snp.minimum_version", "[snp]\nminimum_version = 1.55"],

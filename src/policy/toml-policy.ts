@@ -11,6 +11,7 @@ import {
   type TpmExpectations,
 } from "./attestation-policy.ts"
 import { parseBootTable } from "./toml-boot.ts"
+import { parseImaTable } from "./toml-ima.ts"
 import { parseSnpTable } from "./toml-snp.ts"
 import { bits, hexList } from "./toml-values.ts"
 
@@ -23,13 +24,16 @@ import { bits, hexList } from "./toml-values.ts"
 export function parseTomlPolicy(text: string, file: string): AttestationPolicy {
   const root = parseTomlTable(text, file, "ERR_POLICY")
   root.integer("version", 1, 1)
-  const [snp, tdx, tpm, boot, trust] = ["snp", "tdx", "tpm", "boot", "trust"].map((name) => root.table(name))
+  const [snp, tdx, tpm, boot, ima, trust] = ["snp", "tdx", "tpm", "boot", "ima", "trust"].map((name) =>
+    root.table(name),
+  )
   const policy: AttestationPolicy = {
     source: file,
     snp: snp == null ? null : parseSnpTable(snp),
     tdx: tdx == null ? null : parseTdxTable(tdx),
     tpm: tpm == null ? null : parseTpmTable(tpm),
     boot: boot == null ? null : parseBootTable(boot),
+    ima: ima == null ? null : parseImaTable(ima),
     trust: {
       requireRevocation: trust?.boolean("require_revocation") ?? false,
       offline: trust?.boolean("offline") ?? false,
@@ -38,8 +42,8 @@ export function parseTomlPolicy(text: string, file: string): AttestationPolicy {
   }
   trust?.finish()
   root.finish()
-  if ([policy.snp, policy.tdx, policy.tpm, policy.boot].every((part) => part === null))
-    throw root.fault("snp", "one of the tables [snp], [tdx], [tpm], [boot]", "none")
+  if ([policy.snp, policy.tdx, policy.tpm, policy.boot, policy.ima].every((part) => part === null))
+    throw root.fault("snp", "one of the tables [snp], [tdx], [tpm], [boot], [ima]", "none")
   return policy
 }
 

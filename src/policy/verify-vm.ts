@@ -23,6 +23,8 @@ import { type ApplicationProbe, appraiseApplications } from "./application.ts"
 import type { AttestationPolicy } from "./attestation-policy.ts"
 import { explain, withSnapshotNotes } from "./explain.ts"
 import { appraiseIma } from "./ima.ts"
+import type { KnownImaPolicy } from "./ima-coverage.ts"
+import type { ImaExpectations } from "./ima-expectations.ts"
 import { policyFindings } from "./policy-requirements.ts"
 import { type ProvenTee, proveTee, type TeeInput } from "./prove-tee.ts"
 import type { AkEnrolment } from "./snapshot.ts"
@@ -77,6 +79,10 @@ export interface JudgeInput extends TeeInput {
   readonly acceptReboot?: boolean
   /** Requirements beside those of the snapshot; none where null or absent. */
   readonly policy?: AttestationPolicy | null
+  /** Whether violations fail, whatever the policy says; absent: as the policy says, and they do without one. */
+  readonly violations?: "fail" | "report"
+  /** Texts of IMA policies, beside that of the packages. */
+  readonly imaPolicies?: readonly KnownImaPolicy[]
 }
 
 /** The verdict, and what was proven on the way (null: not proven). */
@@ -363,12 +369,21 @@ function proveIma(
       claim: appraiseIma(proven, input.reference, {
         whitelist: input.whitelist,
         pcrs: tpm.pcrs,
+        at: input.at,
         imaKeys: input.imaKeys ?? [],
+        expectations: imaExpectations(input),
+        knownPolicies: input.imaPolicies ?? [],
       }),
     }
   } catch (error) {
     return { proven: null, claim: failedBy("ima", "ima", error) }
   }
+}
+
+/** What the command line says of violations stands above what the policy's file says. */
+function imaExpectations({ policy, violations }: JudgeInput): ImaExpectations | null {
+  const ima = policy?.ima ?? null
+  return violations === undefined ? ima : { required: ima?.required ?? [], violations: { mode: violations } }
 }
 
 /** The failure class of what a policy does not accept. */

@@ -1,6 +1,7 @@
 import { VerifyError } from "../errors.ts"
 import { shortHex } from "../formats/hex.ts"
 import { type MeasurementList, prefixOf } from "../formats/ima/measurement-list.ts"
+import type { HashName } from "../formats/tpm/algorithms.ts"
 import { entryPlace, IMA_PCR, PcrReplay, same } from "./ima-replay.ts"
 import { markVerified, type Verified } from "./verified.ts"
 
@@ -27,24 +28,60 @@ export function verifyMeasurementList(
 
 /** Number of entries after which the SHA-256 bank holds the quoted value. */
 function quotedPrefix(list: MeasurementList, quoted: Uint8Array): number {
-  const replay = new PcrReplay("sha256")
-  for (let index = 0; index < list.count; index++) {
-    if (same(replay.value, quoted)) return index
-    if (list.pcr[index] !== IMA_PCR) throw wrongPcr(list, index)
-    replay.extend(list, index)
-  }
-  if (same(replay.value, quoted)) return list.count
-  throw new VerifyError("ERR_IMA_REPLAY", {
-    at: `measurement list of ${list.count} entries`,
-    expected: `PCR 10 ${shortHex(quoted)}`,
-    found: `PCR 10 ${shortHex(replay.value)} at its end`,
-    hint: "an entry was removed, added, changed or moved, or the list is of another boot or machine: do not trust it",
-  })
+  const prefix = new QuotedPrefix("sha256", quoted)
+  const { count } = prefix.take(list)
+  prefix.finish()
+  return count
 }
 
-function wrongPcr(list: MeasurementList, index: number): VerifyError<"ERR_IMA_PCR"> {
+/**
+ * The same search in a list that comes in parts, in any bank. The parts that it gives are quoted if {@link QuotedPrefix.finish}
+ * ends without an error, and until then nothing of them is proven.
+ */
+export class QuotedPrefix {
+  /** Entries beyond the prefix. */
+  notYetQuoted = 0
+  readonly #quoted: Uint8Array
+  readonly #replay: PcrReplay
+  /** Entries so far. */
+  #entries = 0
+  #found: boolean
+
+  /** @param quoted PCR 10 of that bank, from a verified quote. */
+  constructor(bank: HashName, quoted: Uint8Array) {
+    this.#quoted = quoted
+    this.#replay = new PcrReplay(bank)
+    this.#found = same(this.#replay.value, quoted)
+  }
+
+  /** Those of the next entries that are still in the prefix. @throws VerifyError ERR_IMA_PCR, ERR_IMA_TEMPLATE_DIGEST */
+  take(list: MeasurementList): MeasurementList {
+    let index = 0
+    for (; index < list.count && !this.#found; index++) {
+      if (list.pcr[index] !== IMA_PCR) throw wrongPcr(list, index, this.#entries)
+      this.#replay.extend(list, index, this.#entries)
+      this.#found = same(this.#replay.value, this.#quoted)
+    }
+    this.#entries += list.count
+    this.notYetQuoted += list.count - index
+    return prefixOf(list, index)
+  }
+
+  /** @throws VerifyError ERR_IMA_REPLAY where no prefix gives the quoted value */
+  finish(): void {
+    if (this.#found) return
+    throw new VerifyError("ERR_IMA_REPLAY", {
+      at: `measurement list of ${this.#entries} entries`,
+      expected: `PCR 10 ${shortHex(this.#quoted)}`,
+      found: `PCR 10 ${shortHex(this.#replay.value)} at its end`,
+      hint: "an entry was removed, added, changed or moved, or the list is of another boot or machine: do not trust it",
+    })
+  }
+}
+
+function wrongPcr(list: MeasurementList, index: number, first: number): VerifyError<"ERR_IMA_PCR"> {
   return new VerifyError("ERR_IMA_PCR", {
-    at: entryPlace(list, index),
+    at: entryPlace(list, index, first),
     expected: `PCR ${IMA_PCR}`,
     found: `PCR ${list.pcr[index]}`,
     hint: "remove pcr= from the rules of the IMA policy: only PCR 10 is quoted and replayed",

@@ -22,12 +22,12 @@ import type {
   Tpm,
   TpmQuote,
 } from "../../src/native/ports.ts"
-import { FileHashIndex } from "../../src/policy/file-hashes.ts"
 import { referenceOfTee } from "../../src/policy/prove-tee.ts"
 import { parseSnapshot, type Snapshot } from "../../src/policy/snapshot.ts"
 import { tpmReferenceOf } from "../../src/policy/tpm.ts"
 import type { Check } from "../../src/policy/verdict.ts"
 import { type JudgeInput, type Judgement, judge } from "../../src/policy/verify-vm.ts"
+import { EMPTY_WHITELIST } from "../../src/policy/whitelist.ts"
 import { fakeClaims, fakeHclReport } from "./azure.ts"
 import { ANCHOR, AT, type Change, fakeCollateral, fakeTdxQuote } from "./intel.ts"
 import { type FakeChip, fakeCrl, fakeReport } from "./snp.ts"
@@ -167,7 +167,7 @@ export async function judged(
     evidence,
     channel: { spki: TLS_KEY, authorized: true, reason: null, insecureAllowed: false },
     reference: null,
-    whitelist: FileHashIndex.EMPTY,
+    whitelist: EMPTY_WHITELIST,
     anchors: [{ ...chip.anchor, simulated: false }],
     crl: await fakeCrl(chip.chip.product),
     crlAbsence: null,

@@ -19,10 +19,10 @@ import {
 import { signSimulatedReport } from "../../src/native/simulated-report.ts"
 import { loadSimulatedTee, openSimulatedTee, type SimulatedTee } from "../../src/native/simulated-tee.ts"
 import { openTpm } from "../../src/native/tpm.ts"
-import { FileHashIndex } from "../../src/policy/file-hashes.ts"
 import type { Snapshot } from "../../src/policy/snapshot.ts"
 import type { Check } from "../../src/policy/verdict.ts"
 import { type JudgeInput, type Judgement, judge } from "../../src/policy/verify-vm.ts"
+import { EMPTY_WHITELIST } from "../../src/policy/whitelist.ts"
 import type { TrustAnchor } from "../../src/verify/snp.ts"
 
 /** A TLS key, as DER SubjectPublicKeyInfo. */
@@ -154,7 +154,7 @@ export class Lab {
         reason: "self-signed certificate",
         insecureAllowed: true,
       },
-      whitelist: FileHashIndex.EMPTY,
+      whitelist: EMPTY_WHITELIST,
       anchors: [this.anchor],
       crl: null,
       crlAbsence: null,
