@@ -1,8 +1,6 @@
-import { createHash } from "node:crypto"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { encodeMeasurementEntry, type NewEntry, templateHashInput } from "../src/formats/ima/encode.ts"
 import { parseMeasurementList } from "../src/formats/ima/measurement-list.ts"
 import { appraiseIma } from "../src/policy/ima.ts"
 import { encodeSnapshot, parseSnapshot, type Snapshot } from "../src/policy/snapshot.ts"
@@ -10,18 +8,12 @@ import type { Claim } from "../src/policy/verdict.ts"
 import { EMPTY_WHITELIST } from "../src/policy/whitelist.ts"
 import { verifyMeasurementList } from "../src/verify/ima.ts"
 import type { BenchResult } from "./result.ts"
+import { FILES, PCRS, type Sample, sampleList, sampleSnapshot } from "./sample.ts"
 
-const FILES = 300_000
 const ENTRIES = 100_000
 const LARGEST = 1_000_000
 const SMALLEST = 1_000
 const ROUNDS = 7
-
-/** A measurement list made for the benchmark, with the PCR 10 that it replays to. */
-interface Sample {
-  readonly list: Uint8Array
-  readonly pcr10: Uint8Array
-}
 
 /** Cost of the IMA check: replay beside a C program, everything for a large VM, growth with the number of entries. */
 export async function run(): Promise<BenchResult[]> {
@@ -134,60 +126,4 @@ function cpuSeconds(work: () => void): number {
 
 function round(value: number, digits: number): number {
   return Number(value.toFixed(digits))
-}
-
-const PCRS = Array.from({ length: 16 }, (_, index) => new Uint8Array(32).fill(index))
-const BOOT_AGGREGATE: NewEntry = {
-  template: "ima-ng",
-  algorithm: "sha256",
-  digest: createHash("sha256")
-    .update(Buffer.concat(PCRS.slice(0, 10)))
-    .digest(),
-  path: "boot_aggregate",
-}
-
-/** File `index` of the sample machine: names as long as those below /usr, in no particular order. */
-function sampleFile(index: number): NewEntry {
-  return {
-    template: "ima-ng",
-    algorithm: "sha256",
-    digest: createHash("sha256").update(`content of file ${index}`).digest(),
-    path: `/usr/lib/x86_64-linux-gnu/package-${(index * 7919) % 1000}/part-${(index * 31) % 97}/file-${index}.so`,
-  }
-}
-
-function sampleList(count: number): Sample {
-  const files = Array.from({ length: count - 1 }, (_, index) => sampleFile((index * 104_729) % FILES))
-  const entries = [BOOT_AGGREGATE, ...files]
-  let pcr10: Uint8Array = new Uint8Array(32)
-  for (const entry of entries) {
-    const digest = createHash("sha256").update(templateHashInput(entry)).digest()
-    pcr10 = createHash("sha256").update(pcr10).update(digest).digest()
-  }
-  return { list: Buffer.concat(entries.map(encodeMeasurementEntry)), pcr10 }
-}
-
-function sampleSnapshot(): Snapshot {
-  const filehashes = Array.from({ length: FILES }, (_, index) => {
-    const { path, digest } = sampleFile(index)
-    return [path, Buffer.from(digest).toString("hex")] as const
-  })
-  return {
-    format: 2,
-    cloud_type: null,
-    tee_policy: null,
-    tpm_policy: null,
-    filehashes,
-    taken_at: null,
-    agent_version: null,
-    host: null,
-    hash_algorithm: "sha256",
-    tee_reference: null,
-    tpm_reference: null,
-    ima_reference: {
-      template: "ima-ng",
-      boot_aggregate: `sha256:${Buffer.from(BOOT_AGGREGATE.digest).toString("hex")}`,
-    },
-    unreadable: [],
-  }
 }
