@@ -40,7 +40,11 @@ const OLD = file("/usr/bin/tool", "tool 1")
 const NEW = file("/usr/bin/tool", "tool 2")
 
 function appraise(...entries: NewEntry[]): Claim {
-  return appraiseIma(quoted(BOOT, ...entries), UPDATED, { whitelist: EMPTY_WHITELIST, pcrs: PCRS, at: new Date(0) })
+  return appraiseIma(quoted(BOOT, ...entries), UPDATED, {
+    whitelist: EMPTY_WHITELIST,
+    pcrs: PCRS,
+    at: new Date(0),
+  })
 }
 
 const filesOf = ({ findings }: Claim) => findings.map(({ code, file: about }) => [code, about?.state])

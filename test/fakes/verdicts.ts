@@ -178,7 +178,11 @@ export function updatedVerdict(hostile = false): Verdict {
       }),
     ),
   )
-  const ima = appraiseIma(quoted(...entries), reference, { whitelist: EMPTY_WHITELIST, pcrs: PCRS, at: new Date(0) })
+  const ima = appraiseIma(quoted(...entries), reference, {
+    whitelist: EMPTY_WHITELIST,
+    pcrs: PCRS,
+    at: new Date(0),
+  })
   const { claims, ...failed } = failedVerdict()
   const all = claims.map((one) => (one.check === "ima" ? ima : one))
   const explanation = explain(all)
