@@ -282,6 +282,12 @@ export const CATALOGUE = {
   ERR_EVENT_DIGEST: { title: "an event's digest is not that of its data", exit: "boot" },
   ERR_EVENT_REGISTER: { title: "an event names a register that does not exist", exit: "boot" },
   ERR_EVENT_LOG_ABSENT: { title: "there is no event log that shows what is asked for", exit: "boot" },
+  ERR_EVENT_LOG_REPLAY: { title: "the event log does not give the quoted PCRs", exit: "boot" },
+  ERR_BOOT_SECURE_BOOT: { title: "Secure Boot is not shown to be on", exit: "boot" },
+  ERR_BOOT_AUTHORITY: { title: "something was started that no allowed signer vouches for", exit: "boot" },
+  ERR_BOOT_DB: { title: "the firmware accepts signers that are not allowed", exit: "boot" },
+  ERR_BOOT_COMMAND_LINE: { title: "the kernel command line is not an allowed one", exit: "boot" },
+  ERR_BOOT_COMMAND_LINE_UNKNOWN: { title: "the kernel command line is not known", exit: "boot" },
   ERR_RTMR_REPLAY: { title: "the event log does not give the measurement registers", exit: "boot" },
 
   // Azure: HCL report, runtime claims, metadata service

@@ -1,4 +1,5 @@
-import { AgentError } from "../errors.ts"
+import { AgentError, CodedError } from "../errors.ts"
+import { parseEventLog } from "../formats/event-log/event-log.ts"
 import {
   committedBytes,
   EVIDENCE_PCRS,
@@ -10,7 +11,14 @@ import {
   type TpmEvidence,
 } from "../formats/evidence.ts"
 import { parseMeasurementList } from "../formats/ima/measurement-list.ts"
-import type { AnyReport, AzureReport, Devices, MeasurementListSource, Tpm } from "../native/ports.ts"
+import type {
+  AnyReport,
+  AzureReport,
+  Devices,
+  EventLogSource,
+  MeasurementListSource,
+  Tpm,
+} from "../native/ports.ts"
 import { type AttestationKey, type AttestationKeyInfo, quoteRequest } from "./attestation-key.ts"
 import type { TlsIdentity } from "./identity.ts"
 
@@ -38,7 +46,29 @@ export async function collectEvidence(
   const qualifyingData = evidenceQualifyingData(nonce, identity.spki, committed)
   const tpm = devices.tpm === null || ak === null ? null : await quote(devices.tpm, ak, qualifyingData)
   const ima = devices.ima === null ? null : await readList(devices.ima, imaFrom)
-  return { tee, tpm, ima }
+  return { tee, tpm, ima, ...(await readEventLogs(devices.eventLogs)) }
+}
+
+/** The logs that there are. A verifier misses them where it needs them; without them the rest of the evidence holds. */
+async function readEventLogs(
+  source: EventLogSource | undefined,
+): Promise<Pick<Evidence, "eventLog" | "ccEventLog">> {
+  const firmware = (await source?.readFirmware()) ?? null
+  const confidential = (await source?.readConfidential()) ?? null
+  return {
+    ...(firmware === null ? {} : { eventLog: withoutFilling(firmware) }),
+    ...(confidential === null ? {} : { ccEventLog: withoutFilling(confidential) }),
+  }
+}
+
+/** Areas for logs are large and mostly empty. A log that cannot be read here is for the verifier to judge as it is. */
+function withoutFilling(area: Uint8Array): Uint8Array {
+  try {
+    return area.subarray(0, parseEventLog(area).size)
+  } catch (error) {
+    if (error instanceof CodedError) return area
+    throw error
+  }
 }
 
 /** What a device gave, as evidence holds it. @throws AgentError ERR_NO_TEE */

@@ -131,7 +131,8 @@ async function realMachine(config: AgentConfig, log: Log): Promise<Machine> {
   if (tee === null) log.warn("no TEE: verifiers will find that nothing proves this machine")
   // Azure's paravisor vouches for one key of its TPM, which is there already.
   const ak = tee?.provider === AZURE_PROVIDER ? { akHandle: AZURE_VTPM.akHandle } : {}
-  return { devices: { tee, tpm, ima, ...ak }, close: async () => tpm?.close() }
+  const { openEventLogs } = await import("../native/event-logs.ts")
+  return { devices: { tee, tpm, ima, eventLogs: openEventLogs(), ...ak }, close: async () => tpm?.close() }
 }
 
 /** A TPM that does not answer hides Azure's reports and no others: the agent goes on without. */
@@ -173,7 +174,7 @@ async function simulatedMachine(dir: string, log: Log): Promise<Machine> {
       await tpm.close()
       await machine.close()
     }
-    return { devices: { tee, tpm, ima: machine.ima }, close }
+    return { devices: { tee, tpm, ima: machine.ima, eventLogs: machine.eventLogs }, close }
   } catch (error) {
     await machine.close()
     throw error

@@ -1,4 +1,5 @@
 import type { Shown, ShownRecord } from "../formats/describe/shown.ts"
+import type { BootReference } from "../policy/boot-reference.ts"
 import { NO_PACKAGE } from "../policy/file-hashes.ts"
 import { fileHashIndex, type Snapshot } from "../policy/snapshot.ts"
 import { installedPackages } from "../policy/snapshot-packages.ts"
@@ -28,14 +29,27 @@ export function showSnapshot(options: ShowOptions, terminal: Terminal = openTerm
 
 /** Everything but the list of files. Null: the snapshot does not hold it. */
 export function summaryOf(snapshot: Snapshot, listPackages = false): ShownRecord {
-  const { filehashes, unreadable, packages, superseded, ...rest } = snapshot
+  const { filehashes, unreadable, packages, superseded, boot_reference, ...rest } = snapshot
   return {
     ...Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, shown(value)])),
+    ...(boot_reference === undefined ? {} : { boot_reference: shownBoot(boot_reference) }),
     files: filehashes?.length ?? null,
     superseded: superseded?.length ?? 0,
     packages: listPackages ? packagesOf(snapshot) : (installedPackages(packages)?.length ?? null),
     unreadable: unreadable.map(([path, reason]) => ({ path, reason })),
   }
+}
+
+/** Events by register, each on a line. */
+function shownBoot({ pcrs, rtmrs }: BootReference): ShownRecord {
+  const registers = (prefix: string, events: BootReference["pcrs"]) =>
+    Object.entries(events)
+      .filter(([, list]) => list.length > 0)
+      .map(([register, list]) => [
+        `${prefix}${register}`,
+        list.map(([type, digest, what]) => ({ type, digest, what })),
+      ])
+  return Object.fromEntries([...registers("pcr", pcrs), ...registers("rtmr", rtmrs)])
 }
 
 /** Each package with the number of its files, in order of name. */

@@ -5,6 +5,7 @@ import { committedBytes } from "../formats/evidence.ts"
 import { bytesEqual, toHex } from "../formats/hex.ts"
 import { printable, textToPath } from "../formats/path-text.ts"
 import type { SavedEvidence } from "../formats/saved-evidence.ts"
+import { bootReferenceFrom } from "../policy/boot-reference-of.ts"
 import { type FileHashes, FileHashIndexBuilder, indexFileHashes } from "../policy/file-hashes.ts"
 import { imaReferenceOf } from "../policy/ima.ts"
 import { referenceOfTee } from "../policy/prove-tee.ts"
@@ -101,11 +102,11 @@ async function filesOf(
 /** Hardware, boot and TPM values as verified evidence has them, in place of what the agent says about itself. */
 export function withVerified(
   fromAgent: Snapshot,
-  { tee, tpm, ima, enrolment }: Judgement,
+  { tee, tpm, ima, boot, enrolment }: Judgement,
   { target, at }: Verdict,
 ): Snapshot {
   // Of an earlier time and another verification, if they are there at all: what the VM says about them counts for nothing.
-  const { superseded, taken_under, ...told } = fromAgent
+  const { superseded, taken_under, boot_reference, ...told } = fromAgent
   const measured = ima === null ? null : imaReferenceOf(ima, fromAgent.hash_algorithm ?? undefined)
   return {
     ...told,
@@ -117,6 +118,7 @@ export function withVerified(
     ...(tee === null ? {} : referenceOfTee(tee)),
     ...(tpm === null ? {} : tpmReferenceOf(tpm, enrolment)),
     ima_reference: measured?.ima_reference ?? null,
+    ...bootReferenceFrom(boot),
     filehashes: measured === null ? fromAgent.filehashes : united(fromAgent.filehashes, measured.filehashes),
     hash_algorithm: fromAgent.hash_algorithm ?? measured?.hash_algorithm ?? null,
     taken_at: at,

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto"
 import { ParseError } from "../errors.ts"
+import { MAX_EVENT_LOG_BYTES } from "./event-log/event-log.ts"
 import { fromBase64, toBase64 } from "./hex.ts"
 import { type JsonRecord, parseJsonRecord } from "./strict-json.ts"
 
@@ -9,6 +10,10 @@ export interface Evidence {
   readonly tee: TeeEvidence | null
   readonly tpm: TpmEvidence | null
   readonly ima: ImaEvidence | null
+  /** The firmware's event log, read after the quote; absent: the machine has none. Nothing is proven by it alone. */
+  readonly eventLog?: Uint8Array
+  /** The event log of a trust domain (data of the ACPI table CCEL); absent: the machine has none. */
+  readonly ccEventLog?: Uint8Array
 }
 
 /** What vouches for the VM. The kind says how it is checked; which checks there are is not for the VM to say. */
@@ -136,7 +141,7 @@ const MAX_LIST_FROM = 2 ** 32 - 1
 
 /** The JSON text of evidence; byte strings are base64 without padding. */
 export function encodeEvidence(evidence: Evidence): string {
-  const { tee, tpm, ima } = evidence
+  const { tee, tpm, ima, eventLog, ccEventLog } = evidence
   return JSON.stringify({
     version: 1,
     tee: tee && encodeTee(tee),
@@ -149,6 +154,9 @@ export function encodeEvidence(evidence: Evidence): string {
       ek_certificate: tpm.ekCertificate && toBase64(tpm.ekCertificate),
       ...(tpm.certificates === undefined ? {} : { certificates: tpm.certificates.map(toBase64) }),
     },
+    ...(eventLog === undefined ? {} : { event_log: toBase64(eventLog) }),
+    ...(ccEventLog === undefined ? {} : { cc_event_log: toBase64(ccEventLog) }),
+    // Last, as it may be long.
     ima: ima && { from: ima.from, list: toBase64(ima.list) },
   })
 }
@@ -198,12 +206,22 @@ export function readEvidence(root: JsonRecord): Evidence {
   const tee = root.recordOrNull("tee")
   const tpm = root.recordOrNull("tpm")
   const ima = root.recordOrNull("ima")
+  const eventLog = logOf(root, "event_log")
+  const ccEventLog = logOf(root, "cc_event_log")
   root.finish()
   return {
     tee: tee && parseTee(tee),
     tpm: tpm && parseTpm(tpm),
     ima: ima && parseIma(ima),
+    ...(eventLog === null ? {} : { eventLog }),
+    ...(ccEventLog === null ? {} : { ccEventLog }),
   }
+}
+
+/** Agents of machines without such a log, and older ones, leave it out. */
+function logOf(root: JsonRecord, name: string): Uint8Array | null {
+  const text = root.stringOrNull(name)
+  return text === null ? null : bytesOf(root, name, text, MAX_EVENT_LOG_BYTES)
 }
 
 function parseTee(record: JsonRecord): TeeEvidence {

@@ -202,6 +202,14 @@ export interface MeasurementListSource {
   readAscii(): Promise<string>
 }
 
+/** What firmware and boot loader measured, as they logged it. Null where there is no such log, or it cannot be read. */
+export interface EventLogSource {
+  /** A TPM's: binary_bios_measurements. */
+  readFirmware(): Promise<Uint8Array | null>
+  /** A trust domain's: data of the ACPI table CCEL. */
+  readConfidential(): Promise<Uint8Array | null>
+}
+
 /** The devices of one machine, handed down from `commands/`. Null where the machine has none. */
 export interface Devices {
   readonly tee: ReportDevice<AnyReport> | null
@@ -209,4 +217,6 @@ export interface Devices {
   /** Persistent handle of the attestation key that the platform put into the TPM; absent: the agent makes its own. */
   readonly akHandle?: number
   readonly ima: MeasurementListSource | null
+  /** Absent: the machine has no event logs. */
+  readonly eventLogs?: EventLogSource
 }

@@ -2,8 +2,10 @@ import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, 
 import { join } from "node:path"
 import { NativeError } from "../errors.ts"
 import type { DeviceWorker } from "./device-worker.ts"
-import type { MeasurementListSource } from "./ports.ts"
+import { openEventLogs } from "./event-logs.ts"
+import type { EventLogSource, MeasurementListSource } from "./ports.ts"
 import { openMeasurementList } from "./securityfs.ts"
+import { simulatedBoot, simulatedLogPath, writeSimulatedLog } from "./simulated-boot.ts"
 import { appendMeasurement, bootAggregate, measureExecutable, resetLists } from "./simulated-ima.ts"
 import { endSoftwareTpm, findSoftwareTpm, type SoftwareTpm, startSoftwareTpm } from "./swtpm.ts"
 import { withTpm } from "./tpm.ts"
@@ -14,6 +16,7 @@ export interface SimulatedMachine {
   /** Address of its TPM, for `openTpm`. */
   readonly tcti: string
   readonly ima: MeasurementListSource
+  readonly eventLogs: EventLogSource
   /** Powers the machine off, in order. */
   close(): Promise<void>
 }
@@ -21,20 +24,6 @@ export interface SimulatedMachine {
 const IMA_PCR = 10
 /** PCRs that the boot aggregate covers. */
 const BOOT_PCRS = Array.from({ length: 10 }, (_, index) => index)
-
-/** What firmware and loader would measure, by PCR; the kernel command line (PCR 8) is a file that one may tamper with. */
-const BOOT_EVENTS: readonly (readonly [pcr: number, event: string])[] = [
-  [0, "SIMULATED firmware version 1"],
-  [1, "SIMULATED firmware configuration"],
-  [2, "SIMULATED option ROMs: none"],
-  [3, "SIMULATED option ROM configuration: none"],
-  [4, "SIMULATED boot loader"],
-  [5, "SIMULATED partition table"],
-  [6, "SIMULATED platform events: none"],
-  [7, "SIMULATED secure boot: off"],
-  [9, "SIMULATED kernel and initial RAM disk"],
-]
-const DEFAULT_COMMAND_LINE = "root=/dev/vda1 ro quiet ima_policy=tcb ima_hash=sha256 ima_template=ima-ng\n"
 
 /** dir/machine.json: how other processes find the running machine. */
 interface MachineFile {
@@ -49,8 +38,8 @@ interface MachineFile {
  * Powers a simulated machine on. Its state (the TPM's keys and counters) is kept in `dir`; each start is a TPM reset. It
  * runs as long as this process: when it dies by whatever means, so does the TPM.
  *
- * `dir` holds: tpm/ (the TPM's state), ima/ (the measurement list in the kernel's format), cmdline (the kernel command
- * line, measured into PCR 8 at each start), machine.json (while it runs).
+ * `dir` holds: tpm/ (the TPM's state), ima/ (the measurement list in the kernel's format), firmware/ (its event log), cmdline,
+ * initrd and secure-boot (what the next start measures), machine.json (while it runs).
  * @throws NativeError ERR_SIMULATOR_BUSY, ERR_SIMULATOR_START, ERR_TPM_LIBRARY, ERR_IO, ERR_MALFORMED
  */
 export async function openSimulatedMachine(dir: string): Promise<SimulatedMachine> {
@@ -68,6 +57,7 @@ export async function openSimulatedMachine(dir: string): Promise<SimulatedMachin
   return {
     tcti: tpm.tcti,
     ima: openMeasurementList(imaDirectory(root)),
+    eventLogs: openEventLogs({ firmware: simulatedLogPath(root), confidential: join(root, "no-such-table") }),
     close: () => powerOff(root, tpm),
   }
 }
@@ -114,8 +104,9 @@ export async function extendSimulatedPcr(dir: string, pcr: number, data: Uint8Ar
 }
 
 async function boot(root: string, worker: DeviceWorker<TpmOperations>): Promise<void> {
-  for (const [pcr, event] of BOOT_EVENTS) await extend(worker, pcr, new TextEncoder().encode(event))
-  await extend(worker, 8, commandLine(root))
+  const measurements = simulatedBoot(root)
+  for (const { pcr, measured } of measurements) await extend(worker, pcr, measured)
+  writeSimulatedLog(root, measurements)
   const executables = [
     bootAggregate(await worker.call("pcrs", BOOT_PCRS)),
     await measureExecutable(process.execPath),
@@ -179,12 +170,6 @@ function writeMachineFile(root: string, machine: MachineFile): void {
   const next = `${machinePath(root)}.${process.pid}`
   writeFileSync(next, `${JSON.stringify(machine)}\n`, { mode: 0o600 })
   renameSync(next, machinePath(root))
-}
-
-function commandLine(root: string): Uint8Array {
-  const path = join(root, "cmdline")
-  if (!existsSync(path)) writeFileSync(path, DEFAULT_COMMAND_LINE, { mode: 0o600 })
-  return new Uint8Array(readFileSync(path))
 }
 
 function machinePath(root: string): string {

@@ -3,14 +3,17 @@ import type { Verified } from "../verify/verified.ts"
 import { appraiseByPolicy } from "./appraise-by-policy.ts"
 import { akNameFindings, policyPcrFindings, quotedPcrs } from "./appraise-pcrs.ts"
 import type { AttestationPolicy } from "./attestation-policy.ts"
+import type { BootLog } from "./boot-log.ts"
 import { bootEventFindings } from "./boot-requirements.ts"
 import type { ProvenTee } from "./prove-tee.ts"
 import type { Check, Finding } from "./verdict.ts"
+import type { BootLogs } from "./verify-vm.ts"
 
 /** What was proven of a VM, by the checks that prove; null: not proven, so that the check which should have fails already. */
 export interface ProvenParts {
   readonly tee: ProvenTee | null
   readonly tpm: Verified<TpmAttestation> | null
+  readonly boot: BootLogs
   /** The time for acceptances that end; the same as for the verification. */
   readonly at: Date
 }
@@ -32,9 +35,19 @@ export function policyFindings(policy: AttestationPolicy | null, proven: ProvenP
     ...(tpm === null ? {} : { tpm: akNameFindings(tpm, policy.tpm) }),
     boot: [
       ...(tpm === null ? [] : policyPcrFindings(quotedPcrs(tpm), policy.tpm)),
-      ...bootEventFindings(policy.boot),
+      ...bootEventFindings(policy.boot, logsOf(proven)),
     ],
   }
+}
+
+/**
+ * The logs that have to meet the policy: the firmware's where a TPM vouches for it, and that of a trust domain, which may only be
+ * missing beside the other one.
+ */
+function logsOf({ tpm, boot: { tcg, td } }: ProvenParts): BootLog[] {
+  const firmware = tpm === null ? [] : [tcg]
+  const own = td === null || (td.log.state === "absent" && tpm !== null) ? [] : [td.log]
+  return [...firmware, ...own]
 }
 
 function teeFindings(policy: AttestationPolicy, { attestation }: ProvenTee, at: Date): PolicyFindings {

@@ -1,5 +1,6 @@
 import { toHex } from "../formats/hex.ts"
 import { pathToText } from "../formats/path-text.ts"
+import { firstDifference } from "./boot-reference.ts"
 import { type FileHashIndex, NO_PACKAGE } from "./file-hashes.ts"
 import { fileHashIndex, type Package, type Snapshot } from "./snapshot.ts"
 import { installedPackages, packageKey } from "./snapshot-packages.ts"
@@ -70,7 +71,9 @@ export function diffSnapshots(before: Snapshot, after: Snapshot): SnapshotDiff {
     digestsCompared,
     (difference, owners) => groups.add(difference, owners),
   )
-  const references = differingValues(referenceValues(before), referenceValues(after))
+  const references = differingValues(referenceValues(before), referenceValues(after)).map((difference) =>
+    explained(difference, before, after),
+  )
   const { added, removed, changed } = groups
   return {
     equal: references.length === 0 && added + removed + changed === 0,
@@ -78,6 +81,17 @@ export function diffSnapshots(before: Snapshot, after: Snapshot): SnapshotDiff {
     references,
     files: { added, removed, changed, unchanged, digestsCompared, groups: groups.ordered() },
   }
+}
+
+/** With the first event that differs, where both snapshots know what was measured into a PCR or RTMR. */
+function explained(difference: ValueDifference, before: Snapshot, after: Snapshot): ValueDifference {
+  const pcr = /^tpm_reference\.pcrs\.(\d+)$/.exec(difference.name)?.[1]
+  const rtmr = /^tee_reference\.rtmr(\d)$/.exec(difference.name)?.[1]
+  const eventsOf = ({ boot_reference }: Snapshot) =>
+    boot_reference?.[pcr === undefined ? "rtmrs" : "pcrs"][pcr ?? rtmr ?? ""]
+  const [then, now] = [eventsOf(before), eventsOf(after)]
+  const event = then === undefined || now === undefined ? null : firstDifference(then, now)
+  return event === null ? difference : { ...difference, meaning: event.meaning }
 }
 
 /** Numbers of the packages that a path belongs to in the two snapshots, or NO_PACKAGE. */

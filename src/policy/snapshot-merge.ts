@@ -28,6 +28,7 @@ export function mergeSnapshots(snapshots: readonly NamedSnapshot[]): Snapshot {
   const { tpm_reference } = first.snapshot
   const { superseded, packages, ...rest } = latest
   return {
+    ...bootOf(snapshots),
     ...rest,
     tpm_reference: tpm_reference && { ...tpm_reference, clock: latestClock(snapshots) },
     unreadable: unreadableOf(snapshots),
@@ -53,6 +54,12 @@ function filesOf(snapshots: readonly Snapshot[]): Files {
     ...(snapshots.every(({ packages }) => packages === undefined) ? {} : { packages: table.packages }),
     ...(kept.length === 0 ? {} : { superseded: kept }),
   }
+}
+
+/** What was booted is the same in all; an older one may not say it. */
+function bootOf(snapshots: readonly NamedSnapshot[]): Pick<Snapshot, "boot_reference"> {
+  const [known] = snapshots.flatMap(({ snapshot }) => snapshot.boot_reference ?? [])
+  return known === undefined ? {} : { boot_reference: known }
 }
 
 function checkSameReferences(first: NamedSnapshot, other: NamedSnapshot): void {

@@ -26,7 +26,8 @@ const ENROLLED_AT = "tpm_reference.ak_enrolment.at"
  */
 export function referenceValues(snapshot: Snapshot): NamedValues {
   const { filehashes, unreadable, taken_at, host, agent_version, ...more } = snapshot
-  const { packages, superseded, taken_under, ...references } = more
+  // Follows from the PCRs and RTMRs, which are compared.
+  const { packages, superseded, taken_under, boot_reference, ...references } = more
   const values = new Map<string, string>()
   for (const [name, value] of Object.entries(references)) flatten(name, value, values)
   values.delete(CLOCK)

@@ -1,6 +1,7 @@
 import { ParseError } from "../errors.ts"
 import { HASH_ALGORITHMS, hashAlgorithm, hashAlgorithmOfSize } from "../formats/hash-algorithms.ts"
 import { isArray, JsonCursor, type JsonRecord } from "../formats/strict-json.ts"
+import { type BootReference, encodeBootReference, parseBootReference } from "./boot-reference.ts"
 import { type FileHashes, FileHashIndex, type FileHashIndexBuilder, indexFileHashes } from "./file-hashes.ts"
 import { readFileHashes, writeFileHashes } from "./snapshot-files.ts"
 import { encodePackages, type Package, PackagesReader } from "./snapshot-packages.ts"
@@ -47,6 +48,8 @@ export interface Snapshot {
   readonly packages?: readonly Package[]
   /** Digests that were accepted until an update replaced them. They are never accepted, and only known by name. Absent: none. */
   readonly superseded?: FileHashes
+  /** What was measured at the boot. Absent: no event log explained it. */
+  readonly boot_reference?: BootReference
   /** The evidence that the VM was verified by when the snapshot was taken. */
   readonly taken_under?: TakenUnder
 }
@@ -129,6 +132,7 @@ export function parseSnapshot(bytes: Uint8Array, maxBytes = MAX_SNAPSHOT_BYTES):
     format,
     ...parseCommon(root, large),
     ...parseAdded(root, format),
+    ...(format === 1 ? {} : parseBoot(root)),
     ...(format === 1 ? {} : parsePackages(root, large)),
   }
   root.finish()
@@ -184,6 +188,8 @@ function textBeforeFiles(snapshot: Snapshot): string {
       ima_reference,
     }
     for (const [name, value] of Object.entries(added)) members.push([name, JSON.stringify(value)])
+    if (snapshot.boot_reference !== undefined)
+      members.push(["boot_reference", encodeBootReference(snapshot.boot_reference)])
     members.push(["unreadable", lines(snapshot.unreadable)], ...packageMembers(snapshot))
   }
   members.push(["filehashes", ""])
@@ -266,6 +272,11 @@ function parsePackages(root: JsonRecord, { packages, superseded }: LargeMembers)
         }),
     ...(under === null ? {} : { taken_under: parseTakenUnder(under) }),
   }
+}
+
+function parseBoot(root: JsonRecord): Pick<Snapshot, "boot_reference"> {
+  const boot = root.recordOrNull("boot_reference")
+  return boot === null ? {} : { boot_reference: parseBootReference(boot) }
 }
 
 function parseTakenUnder(record: JsonRecord): TakenUnder {

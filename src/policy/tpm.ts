@@ -1,11 +1,13 @@
 import { bytesEqual, fromHex, shortHex, toHex } from "../formats/hex.ts"
 import type { TpmAttestation } from "../verify/tpm.ts"
 import type { Verified } from "../verify/verified.ts"
+import { type BootLog, explainRegister, logFacts, logFindings, NO_LOG } from "./boot-log.ts"
+import type { BootReference } from "./boot-reference.ts"
 import type { AkEnrolment, Snapshot, TpmPolicy, TpmReference } from "./snapshot.ts"
 import type { Check, Claim, Finding } from "./verdict.ts"
 
 /** PCRs that say what booted. PCR 10 is IMA's and moves with each program; 16 and up can be reset while the machine runs. */
-const BOOT_PCRS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15] as const
+export const BOOT_PCRS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15] as const
 
 /**
  * What each PCR measures, for people.
@@ -43,14 +45,15 @@ export interface TpmClaims {
  * Appraises a verified quote against the snapshot. Each value that differs is a finding.
  * @param reference null when a snapshot is about to be taken: then only what needs no reference is judged.
  * @param options.acceptReboot the user said that the machine may have been restarted (`--accept-reboot`).
+ * @param options.log the firmware's event log, compared with this very quote: it explains differences, and may be caught lying.
  */
 export function appraiseTpm(
   tpm: Verified<TpmAttestation>,
   reference: Snapshot | null,
-  options: { readonly acceptReboot?: boolean } = {},
+  options: { readonly acceptReboot?: boolean; readonly log?: BootLog } = {},
 ): TpmClaims {
   const identity = appraiseTpmIdentity(tpm, reference)
-  const boot = appraiseBoot(tpm, reference)
+  const boot = appraiseBoot(tpm, reference, options.log ?? NO_LOG)
   const reboot = appraiseReboot(tpm, reference)
   const same = identity.status === "passed" && boot.status === "passed"
   const accepted = options.acceptReboot === true && same ? acceptedReboot(reboot, tpm, reference) : reboot
@@ -227,20 +230,29 @@ function countFindings(tpm: TpmAttestation, policy: TpmPolicy): Finding[] {
   ]
 }
 
-function appraiseBoot(tpm: TpmAttestation, reference: Snapshot | null): Claim {
-  const facts = Object.fromEntries(
-    BOOT_PCRS.map((pcr) => [`pcr${pcr}`, toHex(pcrValue(tpm, pcr) ?? new Uint8Array(0))]),
-  )
+function appraiseBoot(tpm: TpmAttestation, reference: Snapshot | null, log: BootLog): Claim {
+  const facts = {
+    ...logFacts(log, "PCR"),
+    ...Object.fromEntries(
+      BOOT_PCRS.map((pcr) => [`pcr${pcr}`, toHex(pcrValue(tpm, pcr) ?? new Uint8Array(0))]),
+    ),
+  }
   if (reference !== null && reference.tpm_reference === null)
     return withoutReference("boot", reference, facts)
-  const findings =
-    reference?.tpm_reference == null
-      ? []
-      : pcrFindings(tpm, reference.tpm_reference, reference.tpm_policy?.reset_count !== tpm.resetCount)
+  const known = reference?.boot_reference?.pcrs ?? {}
+  const changed = reference?.tpm_reference == null ? [] : changedPcrs(tpm, reference.tpm_reference)
+  const rebooted = reference?.tpm_policy?.reset_count !== tpm.resetCount
+  const findings = changed.map((change) => pcrFinding(change, rebooted, known, log))
+  const unchanged = BOOT_PCRS.filter((pcr) => !changed.some((change) => change.pcr === pcr))
+  const lies = logFindings(log, unchanged, known, "PCR")
   if (findings.length > 0) {
-    const which = findings.map((finding) => finding.subject).join(", ")
-    return failedClaim("boot", `something else booted than at the snapshot: ${which}`, findings, facts)
+    const which = findings.map((finding) => finding.subject).join("; ")
+    const missing = log.state === "absent" ? ` (${log.reason}, so only PCRs can be compared)` : ""
+    const summary = `something else booted than at the snapshot: ${which}${missing}`
+    return failedClaim("boot", summary, [...findings, ...lies], facts)
   }
+  if (lies.length > 0)
+    return failedClaim("boot", "the event log is not what the TPM was told while booting", lies, facts)
   if (measuresNothing(tpm)) return notMeasured(facts)
   const summary =
     reference === null
@@ -249,24 +261,52 @@ function appraiseBoot(tpm: TpmAttestation, reference: Snapshot | null): Claim {
   return { check: "boot", status: "passed", summary, findings, facts }
 }
 
-function pcrFindings(tpm: TpmAttestation, reference: TpmReference, rebooted: boolean): Finding[] {
+interface ChangedPcr {
+  readonly pcr: (typeof BOOT_PCRS)[number]
+  /** Null where the snapshot, or the quote, has no value. */
+  readonly expected: Uint8Array | null
+  readonly found: Uint8Array | null
+}
+
+function changedPcrs(tpm: TpmAttestation, reference: TpmReference): ChangedPcr[] {
   return BOOT_PCRS.flatMap((pcr) => {
-    const expected = fromHex(reference.pcrs[String(pcr)] ?? "")
-    const found = pcrValue(tpm, pcr)
-    if (expected?.length === 32 && found !== undefined && bytesEqual(expected, found)) return []
-    return [
-      {
-        code: "ERR_BOOT_PCR" as const,
-        subject: `PCR ${pcr}`,
-        expected: expected?.length === 32 ? shortHex(expected) : "a value in the snapshot",
-        found: found === undefined ? "none" : shortHex(found),
-        meaning: `changed: ${PCR_MEANING[pcr]}`,
-        remedy: rebooted
-          ? "compare with what was updated before the reboot; if that explains it, take a new snapshot"
-          : "without a reboot this PCR should stay: find out what extended it",
-      },
-    ]
+    const value = fromHex(reference.pcrs[String(pcr)] ?? "")
+    const expected = value?.length === 32 ? value : null
+    const found = pcrValue(tpm, pcr) ?? null
+    return expected !== null && found !== null && bytesEqual(expected, found)
+      ? []
+      : [{ pcr, expected, found }]
   })
+}
+
+/** By the first event that differs, where logs of both boots give the PCR's values; else by the values. */
+function pcrFinding(
+  { pcr, expected, found }: ChangedPcr,
+  rebooted: boolean,
+  known: BootReference["pcrs"],
+  log: BootLog,
+): Finding {
+  const remedy = rebooted
+    ? "compare with what was updated before the reboot; if that explains it, take a new snapshot"
+    : "without a reboot this PCR should stay: find out what extended it"
+  const why = expected === null || found === null ? null : explainRegister(known[String(pcr)], log, pcr)
+  if (why !== null)
+    return {
+      code: "ERR_BOOT_PCR",
+      subject: `PCR ${pcr}${why.position === null ? "" : `, event ${why.position}`}`,
+      expected: why.expected,
+      found: why.found,
+      meaning: `changed: ${why.meaning}`,
+      remedy,
+    }
+  return {
+    code: "ERR_BOOT_PCR",
+    subject: `PCR ${pcr}`,
+    expected: expected === null ? "a value in the snapshot" : shortHex(expected),
+    found: found === null ? "none" : shortHex(found),
+    meaning: `changed: ${PCR_MEANING[pcr]}`,
+    remedy,
+  }
 }
 
 /** PCRs 0–7 belong to the firmware: even one that measures little leaves its separators there. */

@@ -21,6 +21,8 @@ import type { Verified } from "../verify/verified.ts"
 import { appraiseAk, isUnproven, UNPROVEN } from "./ak.ts"
 import { type ApplicationProbe, appraiseApplications } from "./application.ts"
 import type { AttestationPolicy } from "./attestation-policy.ts"
+import { type BootLog, NO_LOG, readBootLog } from "./boot-log.ts"
+import { type ProvenTd, provenTd, tdBootClaim, tdFindings } from "./boot-rtmr.ts"
 import { explain, withSnapshotNotes } from "./explain.ts"
 import { appraiseIma } from "./ima.ts"
 import type { KnownImaPolicy } from "./ima-coverage.ts"
@@ -93,6 +95,15 @@ export interface Judgement {
   readonly ima: Verified<QuotedMeasurements> | null
   /** How the attestation key was proven by certificates just now; null: it was not. */
   readonly enrolment: AkEnrolment | null
+  readonly boot: BootLogs
+}
+
+/** What the event logs of a VM are worth. */
+export interface BootLogs {
+  /** The firmware's, compared with the TPM's quote. */
+  readonly tcg: BootLog
+  /** That of a trust domain, compared with its quote; null where the VM is none. */
+  readonly td: ProvenTd | null
 }
 
 /**
@@ -103,7 +114,9 @@ export function judge(input: JudgeInput): Judgement {
   const channel = asSaved(judgeChannel(input.channel), input.channel.savedAt)
   const tee = proveTeePart(input)
   const binding = judgeBinding(input, tee.proven)
-  const tpm = proveTpm(input, tee.proven)
+  const td = provenTd(tee.proven, input.evidence.ccEventLog)
+  const tpm = proveTpm(input, tee.proven, td)
+  const boot = { tcg: tpm.log, td }
   const ak = judgeAk(input, tee, binding, tpm.proven)
   const ima = proveIma(input, tpm.proven)
   const attestedSpki = binding.status === "passed" ? input.channel.spki : null
@@ -111,7 +124,12 @@ export function judge(input: JudgeInput): Judgement {
     input.applications.length > 0 ? [appraiseApplications(input.applications, attestedSpki)] : []
 
   const made = [channel, ...tee.claims, binding, ...tpm.claims, ...ak.claims, ima.claim, ...applications]
-  const required = policyFindings(input.policy ?? null, { tee: tee.proven, tpm: tpm.proven, at: input.at })
+  const required = policyFindings(input.policy ?? null, {
+    tee: tee.proven,
+    tpm: tpm.proven,
+    boot,
+    at: input.at,
+  })
   const claims = inOrder(made)
     .map((claim) => alsoFailing(claim, classOf(claim.check), required[claim.check] ?? []))
     .map((claim) => withSnapshotNotes(claim, input.reference))
@@ -134,6 +152,7 @@ export function judge(input: JudgeInput): Judgement {
     tpm: tpm.proven,
     ima: ima.proven,
     enrolment: ak.enrolment,
+    boot,
   }
 }
 
@@ -263,7 +282,11 @@ function verifyClaimedAk(claims: AzureClaims, akSpki: Uint8Array): void {
     })
 }
 
-function proveTpm(input: JudgeInput, proven: ProvenTee | null): Proof<TpmAttestation> {
+function proveTpm(
+  input: JudgeInput,
+  proven: ProvenTee | null,
+  td: ProvenTd | null,
+): Proof<TpmAttestation> & { readonly log: BootLog } {
   const { tpm, tee } = input.evidence
   if (tpm === null) {
     const absent = {
@@ -275,25 +298,30 @@ function proveTpm(input: JudgeInput, proven: ProvenTee | null): Proof<TpmAttesta
       remedy:
         "give the VM a (v)TPM; without one: --skip tpm --skip reboot --skip boot --skip ima, and the verdict says so",
     }
-    return { proven: null, claims: [failedWith("tpm", "tpm", absent), ...afterTpm()] }
+    const [reboot, boot] = afterTpm()
+    const byTd = td === null ? null : tdBootClaim(td, input.reference)
+    return { proven: null, log: NO_LOG, claims: [failedWith("tpm", "tpm", absent), reboot, byTd ?? boot] }
   }
   try {
     const committed = tee === null ? null : committedBytes(tee)
     const qualifyingData = evidenceQualifyingData(input.nonce, input.channel.spki, committed)
     const vouched = proven?.paravisor?.claims ?? null
     const quoted = quoteOf(tpm, qualifyingData, vouched)
+    const log = readBootLog(input.evidence.eventLog, bootPcrs(quoted), { kind: "tcg", bank: "sha256" })
     const {
       tpm: identity,
       reboot,
       boot,
     } = appraiseTpm(quoted, input.reference, {
       acceptReboot: input.acceptReboot === true,
+      log,
     })
     const facts = vouched === null ? {} : { akVouchedBy: "paravisor" }
     const shown = { ...identity, facts: { ...identity.facts, ...facts } }
-    return { proven: quoted, claims: [shown, reboot, boot] }
+    const explained = td === null ? boot : alsoFailing(boot, "boot", tdFindings(td, input.reference))
+    return { proven: quoted, log, claims: [shown, reboot, explained] }
   } catch (error) {
-    return { proven: null, claims: [failedBy("tpm", "tpm", error), ...afterTpm()] }
+    return { proven: null, log: NO_LOG, claims: [failedBy("tpm", "tpm", error), ...afterTpm()] }
   }
 }
 
@@ -340,7 +368,13 @@ function judgeAk(
   return { provenBy, enrolment, claims: [claim] }
 }
 
-function afterTpm(): Claim[] {
+/** PCR 10 is IMA's, and in no event log. */
+function bootPcrs({ pcrSelection, pcrs }: Verified<TpmAttestation>): Map<number, Uint8Array> {
+  const values = pcrSelection.map((pcr, index) => [pcr, pcrs[index] ?? new Uint8Array(0)] as const)
+  return new Map(values.filter(([pcr]) => pcr !== 10))
+}
+
+function afterTpm(): [reboot: Claim, boot: Claim] {
   return [notJudged("reboot", "reboot", "tpm"), notJudged("boot", "boot", "tpm")]
 }
 

@@ -560,11 +560,4 @@ describe("a policy beside the snapshot", () => {
     })
     expect(await judged("[tdx]\n")).toEqual({ exit: EXIT.tee, codes: ["ERR_POLICY_PLATFORM"] })
   })
-
-  test("an event that nothing shows", async () => {
-    expect(await judged("[boot]\nsecure_boot = true\n")).toEqual({
-      exit: EXIT.boot,
-      codes: ["ERR_EVENT_LOG_ABSENT"],
-    })
-  })
 })

@@ -12,6 +12,7 @@ import type { SnpReportFields } from "../../src/formats/snp/report.ts"
 import { parsePublic, tpmName } from "../../src/formats/tpm/public.ts"
 import type { Devices } from "../../src/native/ports.ts"
 import {
+  extendSimulatedPcr,
   measureFile,
   openSimulatedMachine,
   type SimulatedMachine,
@@ -87,6 +88,21 @@ export class Lab {
     await Bun.write(join(this.#dir, "cmdline"), text)
   }
 
+  /** Content of the initial RAM disk that the next boot measures. */
+  async setInitrd(text: string): Promise<void> {
+    await Bun.write(join(this.#dir, "initrd"), text)
+  }
+
+  /** Whether Secure Boot is on at the next boot. */
+  async setSecureBoot(on: boolean): Promise<void> {
+    await Bun.write(join(this.#dir, "secure-boot"), on ? "on" : "off")
+  }
+
+  /** Root in the VM measures something after it booted. */
+  extend(pcr: number, data: Uint8Array): Promise<void> {
+    return extendSimulatedPcr(this.#dir, pcr, data)
+  }
+
   /** A program is run in the VM. */
   exec(path: string): Promise<void> {
     return measureFile(this.#dir, path)
@@ -131,9 +147,9 @@ export class Lab {
   }
 
   /** A snapshot by honest code. The files are those of the measurement list. */
-  async snapshot(): Promise<Snapshot> {
+  async snapshot(changes: Partial<JudgeInput> = {}): Promise<Snapshot> {
     const nonce = randomBytes(32)
-    const judgement = this.judge(await this.evidence(nonce), nonce, { reference: null })
+    const judgement = this.judge(await this.evidence(nonce), nonce, { ...changes, reference: null })
     if (!judgement.verdict.passed) throw new Error(JSON.stringify(judgement.verdict, null, 1))
     return withVerified(EMPTY, judgement, judgement.verdict)
   }
@@ -196,7 +212,12 @@ const EMPTY: Snapshot = {
 }
 
 async function devicesOf(dir: string, machine: SimulatedMachine): Promise<Devices> {
-  return { tee: await openSimulatedTee(dir), tpm: await openTpm(machine.tcti), ima: machine.ima }
+  return {
+    tee: await openSimulatedTee(dir),
+    tpm: await openTpm(machine.tcti),
+    ima: machine.ima,
+    eventLogs: machine.eventLogs,
+  }
 }
 
 function keyOf(devices: Devices): AttestationKey {

@@ -4,7 +4,7 @@ import { entriesOf } from "../../../test/fakes/intel-vectors.ts"
 import { vector, vectorsUnder } from "../../../test/fakes/vectors.ts"
 import { HAVE_VECTORS } from "../../../test/setup.ts"
 import { CodedError } from "../../errors.ts"
-import { EVENT_TYPE, eventTypeName, LOG_ALGORITHM, parseEventLog } from "./event-log.ts"
+import { EVENT_TYPE, eventTypeName, LOG_ALGORITHM, MAX_EVENT_LOG_BYTES, parseEventLog } from "./event-log.ts"
 
 const u16 = (value: number) => [value & 0xff, value >> 8]
 const u32 = (value: number) => [...u16(value & 0xffff), ...u16(value >>> 16)]
@@ -126,7 +126,7 @@ describe("structure", () => {
   })
 
   test("a huge one is refused before it is read", () => {
-    expect(() => parseEventLog(new Uint8Array(16 * 1024 * 1024 + 1))).toThrowCode("ERR_TOO_LARGE")
+    expect(() => parseEventLog(new Uint8Array(MAX_EVENT_LOG_BYTES + 1))).toThrowCode("ERR_TOO_LARGE")
   })
 
   test("types have names", () => {

@@ -82,7 +82,7 @@ export const EVENT_TYPE = {
 } as const
 
 /** Larger logs are refused. Areas that firmware sets aside are 64 KiB to 1 MiB. */
-export const MAX_EVENT_LOG_BYTES = 16 * 1024 * 1024
+export const MAX_EVENT_LOG_BYTES = 4 * 1024 * 1024
 const MAX_ALGORITHMS = 8
 const DIGEST_SIZES: ReadonlyMap<number, number> = new Map([
   [LOG_ALGORITHM.sha1, 20],

@@ -21,7 +21,7 @@ export interface SignatureDatabase {
   readonly others: number
 }
 
-const CERT_X509 = "a5c059a1-94e4-4aa7-87b5-ab155c2bf072"
+export const CERT_X509 = "a5c059a1-94e4-4aa7-87b5-ab155c2bf072"
 /** SHA-1, SHA-256, SHA-384 and SHA-512 of a program. */
 const CERT_HASHES: ReadonlySet<string> = new Set([
   "826ca512-cf10-4ac9-b187-be01496631bd",
