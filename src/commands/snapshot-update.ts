@@ -144,7 +144,7 @@ function report(
     const { package: one, before, added, unchanged, superseded, kept } = update
     const authenticity = accepted[index]?.authenticity
     const mark = one.source === "unauthenticated" ? style.yellow("[ WARNING ]") : style.green("[ OK ]")
-    const from = before.length === 0 ? "new" : `${before.join(", ")} ->`
+    const versions = before.length === 0 ? `${one.version} (new)` : `${before.join(", ")} -> ${one.version}`
     const files = [
       `${count(added)} new digests`,
       `${count(superseded)} no longer accepted`,
@@ -152,7 +152,7 @@ function report(
       ...(kept > 0 ? [`${count(kept)} kept beside the new ones`] : []),
     ]
     return [
-      `${mark} ${style.bold(one.name)} ${printable(from)} ${printable(one.version)}: ${printable(authenticity?.reason ?? "")}`,
+      `${mark} ${style.bold(one.name)} ${printable(versions)}: ${printable(authenticity?.reason ?? "")}`,
       `       ${files.join(", ")}`,
     ]
   })

@@ -168,6 +168,8 @@ function report({ verdict, snapshot }: Taken, options: SnapshotOptions, terminal
   const { style, quiet } = { style: terminal.outStyle, quiet: options.quiet }
   const files = snapshot?.filehashes?.length ?? 0
   const unreadable = snapshot?.unreadable ?? []
+  const packages =
+    snapshot?.packages === undefined ? "" : ` of ${count(snapshot.packages.length)} packages and others`
   if (options.json) {
     const written = snapshot === null ? null : { file: options.output, files, unreadable }
     terminal.out(jsonText({ snapshot: written, verdict }))
@@ -182,7 +184,9 @@ function report({ verdict, snapshot }: Taken, options: SnapshotOptions, terminal
   }
   for (const line of unreadableLines(unreadable)) terminal.talk(`${line}\n`)
   if (!quiet)
-    terminal.out(`[ OK ] snapshot of ${count(files)} files written to ${printable(options.output)}\n`)
+    terminal.out(
+      `[ OK ] snapshot of ${count(files)} files${packages} written to ${printable(options.output)}\n`,
+    )
 }
 
 /** Files that nobody can vouch for: told, never dropped. */
