@@ -9,6 +9,8 @@ import { wrapLine } from "./wrap.ts"
 const SHOWN_GROUPS = 20
 const SHOWN_FINDINGS = 20
 const SHOWN_PACKAGE_FILES = 5
+const SHOWN_REMEDIES = 5
+const SIMULATED = "SIMULATED: nothing here proves anything about hardware; for trying the product out"
 /** Lines of the explanation that are shown. */
 const SHOWN_POINTS = 12
 
@@ -46,7 +48,7 @@ export function renderVerdict(verdict: Verdict, options: RenderOptions): string 
   const { style, quiet, columns } = options
   const lines: string[] = []
   if (verdict.explanation !== undefined) lines.push(...explained(verdict, verdict.explanation, style))
-  if (verdict.simulated) lines.push(style.yellow(style.bold(`SIMULATED: ${verdict.assurance.meaning}`)))
+  if (verdict.simulated) lines.push(style.yellow(style.bold(SIMULATED)))
   for (const claim of verdict.claims)
     if (!quiet || claim.status === "failed") lines.push(...claimLines(claim, style))
   if (!quiet || !verdict.passed) lines.push(...conclusion(verdict, options))
@@ -60,7 +62,17 @@ export function renderVerdict(verdict: Verdict, options: RenderOptions): string 
 function claimLines(claim: Claim, style: Style): string[] {
   const name = style.bold(CHECK_NAMES[claim.check])
   const head = `${mark(claim.status, style)} ${name}: ${printable(claim.summary)}`
-  return [head, ...findingLines(claim, style)]
+  return [head, ...(claim.status === "warning" ? remedyLines(claim) : findingLines(claim, style))]
+}
+
+/** Of what is no failure, only what can be done about it: the rest is in the claim's own line, and in `--json`. */
+function remedyLines({ findings }: Claim): string[] {
+  const remedies = [...new Set(findings.map(({ remedy }) => remedy))]
+  const rest = remedies.length - SHOWN_REMEDIES
+  return [
+    ...remedies.slice(0, SHOWN_REMEDIES).map((remedy) => part("what to do", remedy)),
+    ...(rest > 0 ? [`           … and ${rest} more; --json lists them all`] : []),
+  ]
 }
 
 /** The predecessor's marks: scripts look for them. */
