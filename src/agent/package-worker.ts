@@ -29,6 +29,7 @@ export interface PackageAnswer {
 
 /** Text of a block before it is compressed, in characters. */
 const BLOCK = 256 * 1024
+const RPM_DEADLINE_MS = 150_000
 const DPKG = "/var/lib/dpkg"
 const RPM = ["/usr/lib/sysimage/rpm", "/var/lib/rpm"] as const
 const RPM_DATABASES = ["rpmdb.sqlite", "Packages.db", "Packages"] as const
@@ -102,6 +103,8 @@ class PackageDatabases {
       stdin: "ignore",
       stdout: "pipe",
       stderr: "ignore",
+      timeout: RPM_DEADLINE_MS,
+      killSignal: "SIGKILL",
     })
     let header: readonly string[] | null = null
     let files: string[] = []

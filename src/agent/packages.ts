@@ -2,6 +2,9 @@ import { Worker } from "node:worker_threads"
 import { WORKER_ENTRY } from "../native/worker-entry.ts"
 import type { PackageAnswer, PackageWorkerData } from "./package-worker.ts"
 
+/** A machine with all packages of a distribution takes some ten seconds. */
+const DEADLINE_MS = 180_000
+
 /** Compressed JSON of all packages with their files; of some hundred thousand files it has a few megabytes. */
 export interface PackageBlocks {
   /** Joined by commas they are the elements of the snapshot's member `packages`. */
@@ -26,10 +29,13 @@ export async function readPackages(request: Omit<PackageWorkerData, "role">): Pr
     else blocks.push(block)
   })
   worker.on("error", (error) => resolve({ blocks, read: [], fault: String(error) }))
+  // A database that cannot be read to its end must not hold up the snapshot.
+  const timer = setTimeout(() => resolve({ blocks: [], read: [], fault: "it took too long" }), DEADLINE_MS)
   worker.on("exit", () => resolve({ blocks, read: [], fault: "the thread ended early" }))
   try {
     return await promise
   } finally {
+    clearTimeout(timer)
     await worker.terminate()
   }
 }

@@ -3,8 +3,9 @@ import { updatedVerdict } from "../../test/fakes/verdicts.ts"
 import { EXIT } from "../errors.ts"
 import type { Claim, Finding, Verdict } from "../policy/verdict.ts"
 import { jsonText } from "./json-text.ts"
-import { classOf, renderVerdict } from "./render.ts"
+import { renderVerdict } from "./render.ts"
 import { PLAIN, styleOf } from "./terminal.ts"
+import { classOf } from "./verdict-words.ts"
 
 const OPTIONS = { style: PLAIN, columns: null, quiet: false, passedMeans: "is good" }
 

@@ -1,8 +1,8 @@
-import { EXIT, type FailureClass } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
-import type { Check, Claim, Explanation, ExplanationPoint, Finding, Verdict } from "../policy/verdict.ts"
+import type { Claim, Explanation, Finding, Verdict } from "../policy/verdict.ts"
 import { type FindingGroup, groupedFindings } from "./report-parts.ts"
 import type { Style } from "./terminal.ts"
+import { CHECK_NAMES, classOf, POINTS_MEAN } from "./verdict-words.ts"
 import { wrapLine } from "./wrap.ts"
 
 /** Shown per check, and of the files of one package; all of them are in `--json`. */
@@ -13,21 +13,6 @@ const SHOWN_REMEDIES = 5
 const SIMULATED = "SIMULATED: nothing here proves anything about hardware; for trying the product out"
 /** Lines of the explanation that are shown. */
 const SHOWN_POINTS = 12
-
-/** What each check is called in front of people. */
-export const CHECK_NAMES: Readonly<Record<Check, string>> = {
-  channel: "TLS channel",
-  tee: "TEE hardware",
-  revocation: "revocation of the TEE's certificates",
-  tcb: "TCB versions",
-  binding: "binding to this connection",
-  tpm: "TPM",
-  ak: "attestation key",
-  reboot: "reboots",
-  boot: "boot chain",
-  ima: "files that ran (IMA)",
-  application: "applications",
-}
 
 /** Where the lines that follow a broken one begin: below the claim's name, and below the text of a part. */
 const CLAIM_INDENT = 9
@@ -179,24 +164,4 @@ function conclusion(verdict: Verdict, { style, passedMeans }: RenderOptions): st
   if (verdict.skipped.length > 0) lines.push(`Left out by --skip: ${verdict.skipped.join(", ")}`)
   lines.push(`Rests on: ${printable(verdict.assurance.meaning)}`)
   return lines
-}
-
-/** What the points of an explanation have in common. */
-export const POINTS_MEAN: Readonly<Record<ExplanationPoint["kind"], string>> = {
-  alarm: "No update would explain this. Do not trust the machine until it is explained:",
-  change: "An update would explain this. If it was yours, bring the snapshot up to date (snapshot update):",
-}
-
-export function sentenceCase(title: string): string {
-  return title.slice(0, 1).toUpperCase() + title.slice(1)
-}
-
-/** Failure class of an exit code. */
-export function classOf(exitCode: number): FailureClass | "ok" {
-  for (const [name, code] of Object.entries(EXIT)) if (code === exitCode && isClass(name)) return name
-  return "operational"
-}
-
-function isClass(name: string): name is FailureClass | "ok" {
-  return Object.hasOwn(EXIT, name)
 }

@@ -1,6 +1,5 @@
 import { printable } from "../formats/path-text.ts"
 import type { Claim, Finding, Verdict } from "../policy/verdict.ts"
-import { CHECK_NAMES, classOf, POINTS_MEAN, sentenceCase } from "./render.ts"
 import { REPORT_STYLE } from "./report-html-style.ts"
 import {
   answerOf,
@@ -10,6 +9,7 @@ import {
   type ReportContext,
   savedAt,
 } from "./report-parts.ts"
+import { CHECK_NAMES, classOf, POINTS_MEAN, sentenceCase } from "./verdict-words.ts"
 
 /** Rows shown per group of findings; a browser takes minutes over hundreds of thousands. */
 const SHOWN_ROWS = 2000

@@ -1,7 +1,7 @@
 import { printable } from "../formats/path-text.ts"
 import type { Claim, Finding, Verdict } from "../policy/verdict.ts"
-import { CHECK_NAMES } from "./render.ts"
 import { answerOf, evidenceOf, filePartsOf, type ReportContext } from "./report-parts.ts"
+import { CHECK_NAMES } from "./verdict-words.ts"
 
 /** Findings written per check; build servers keep the file for years. */
 const SHOWN_FINDINGS = 2000

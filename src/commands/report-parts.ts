@@ -2,7 +2,7 @@ import { CATALOGUE } from "../errors.ts"
 import { fileGroups } from "../policy/explain.ts"
 import type { Check, Claim, FilePackage, Finding, Verdict } from "../policy/verdict.ts"
 import { decidingClaim } from "../policy/verdict.ts"
-import { classOf } from "./render.ts"
+import { classOf } from "./verdict-words.ts"
 
 /** What the reports of one verdict have in common, whichever format they are in. */
 

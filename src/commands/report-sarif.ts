@@ -2,8 +2,8 @@ import { CATALOGUE, CodedError, type ErrorCode } from "../errors.ts"
 import { printable, textToPath } from "../formats/path-text.ts"
 import type { Claim, FileFinding, Finding, Verdict } from "../policy/verdict.ts"
 import { jsonText } from "./json-text.ts"
-import { CHECK_NAMES, classOf } from "./render.ts"
 import { answerOf, CHECK_QUESTIONS, evidenceOf, filePartsOf, type ReportContext } from "./report-parts.ts"
+import { CHECK_NAMES, classOf } from "./verdict-words.ts"
 
 /** Results per check, so that no check crowds out another; what reads SARIF takes few more in all (GitHub: 25 000). */
 const MAX_RESULTS = 2000

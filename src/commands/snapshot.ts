@@ -9,7 +9,13 @@ import { bootReferenceFrom } from "../policy/boot-reference-of.ts"
 import { type FileHashes, FileHashIndexBuilder, indexFileHashes } from "../policy/file-hashes.ts"
 import { imaReferenceOf } from "../policy/ima.ts"
 import { referenceOfTee } from "../policy/prove-tee.ts"
-import { encodeSnapshotBytes, parseSnapshot, type Snapshot, type TakenUnder } from "../policy/snapshot.ts"
+import {
+  encodeSnapshotBytes,
+  type Package,
+  parseSnapshot,
+  type Snapshot,
+  type TakenUnder,
+} from "../policy/snapshot.ts"
 import { tpmReferenceOf } from "../policy/tpm.ts"
 import type { Verdict } from "../policy/verdict.ts"
 import type { Judgement } from "../policy/verify-vm.ts"
@@ -106,10 +112,11 @@ export function withVerified(
   { target, at }: Verdict,
 ): Snapshot {
   // Of an earlier time and another verification, if they are there at all: what the VM says about them counts for nothing.
-  const { superseded, taken_under, boot_reference, ...told } = fromAgent
+  const { superseded, taken_under, boot_reference, packages, ...told } = fromAgent
   const measured = ima === null ? null : imaReferenceOf(ima, fromAgent.hash_algorithm ?? undefined)
   return {
     ...told,
+    ...(packages === undefined ? {} : { packages: packages.map(withoutJudgement) }),
     format: 2,
     tee_policy: null,
     tee_reference: null,
@@ -124,6 +131,11 @@ export function withVerified(
     taken_at: at,
     host: target,
   }
+}
+
+/** Who vouches for a package is not for the VM to say. */
+function withoutJudgement({ manager, name, version, architecture }: Package): Package {
+  return { manager, name, version, architecture }
 }
 
 /** Names the evidence that the VM was verified by, so that a file with it can be recognised. */

@@ -4,6 +4,7 @@ import { generateKeyPairSync, randomBytes, sign } from "node:crypto"
 import { appendFileSync, copyFileSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { withVerified } from "../../src/commands/snapshot.ts"
 import { AMD_ANCHORS } from "../../src/endorsements/amd-roots.ts"
 import { EXIT } from "../../src/errors.ts"
 import { EVIDENCE_PCRS, type Evidence, evidenceQualifyingData } from "../../src/formats/evidence.ts"
@@ -504,6 +505,37 @@ describe("snapshot and boot", () => {
       "ERR_DUPLICATE_KEY",
     )
     expect(() => parseSnapshot(bytes(text), 100)).toThrowCode("ERR_TOO_LARGE")
+  })
+
+  test("S2: what a VM says of evidence, replaced files and who vouches for its packages is not kept", async () => {
+    const nonce = randomBytes(32)
+    const judgement = lab.judge(await lab.evidence(nonce), nonce, { reference: null })
+    const hex = "ab".repeat(32)
+    const told = parseSnapshot(
+      Buffer.from(
+        JSON.stringify({
+          format: 2,
+          hash_algorithm: "sha256",
+          taken_under: { nonce: hex, tee_report: hex, tpm_quote: hex },
+          packages: [
+            {
+              manager: "dpkg",
+              name: "a",
+              version: "1",
+              architecture: "all",
+              source: "repository",
+              files: ["/a"],
+            },
+          ],
+          superseded: [["/usr/bin/ls", hex]],
+          filehashes: [["/a", hex]],
+        }),
+      ),
+    )
+    const kept = withVerified(told, judgement, judgement.verdict)
+    expect(kept.taken_under).toBeUndefined()
+    expect(kept.superseded).toBeUndefined()
+    expect(kept.packages).toEqual([{ manager: "dpkg", name: "a", version: "1", architecture: "all" }])
   })
 
   test("S1: reference values taken out of the snapshot never make a check pass", async () => {
