@@ -15,6 +15,7 @@ import { Owners } from "./owners.ts"
 import { RequestNonces } from "./request-nonces.ts"
 import { applicationRoutes } from "./routes/applications.ts"
 import { bootstrapRoutes } from "./routes/bootstrap.ts"
+import { credentialRoutes } from "./routes/credential.ts"
 import { evidenceRoutes } from "./routes/evidence.ts"
 import { imaRoutes } from "./routes/ima.ts"
 import { ownerRoutes } from "./routes/owner.ts"
@@ -84,6 +85,7 @@ export function createAgentApp(dependencies: AgentDependencies): AgentApp {
   imaRoutes(app, context)
   quoteRoutes(app, context)
   evidenceRoutes(app, context)
+  credentialRoutes(app, context)
   snapshotRoutes(app, context)
   ownerRoutes(app, context)
   applicationRoutes(app, context)

@@ -8,6 +8,8 @@ type Status = 400 | 401 | 403 | 404 | 409 | 413 | 500 | 503
 /** HTTP status of an error code; 500 for all others. */
 const STATUS: Partial<Record<ErrorCode, Status>> = {
   ERR_REQUEST: 400,
+  ERR_TPM_AK_KEY: 400,
+  ERR_TPM_NO_EK: 400,
   ERR_NO_APPLICATION: 400,
   ERR_SIGNING_KEY: 400,
   ERR_SEALED: 400,

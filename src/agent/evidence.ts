@@ -110,9 +110,9 @@ async function quote(tpm: Tpm, ak: AttestationKeyInfo, qualifyingData: Uint8Arra
     signature,
     akPublic: ak.akPublic,
     pcrs: pcrValues,
-    // Made on this machine, or named by Azure's paravisor: in either case a certificate says nothing that is rested on.
-    akCertificate: null,
+    akCertificate: ak.akCertificate,
     ekCertificate: ak.ekCertificate,
+    ...(ak.certificates.length === 0 ? {} : { certificates: ak.certificates }),
   }
 }
 

@@ -11,6 +11,7 @@ import {
   SEALING_KEY_HEADER,
   sealingNonce,
 } from "../formats/sealed-content.ts"
+import type { Credential } from "../formats/tpm/credential.ts"
 import { MAX_SNAPSHOT_BYTES } from "../policy/snapshot.ts"
 import { signOwnerRequest } from "../verify/owner-signature.ts"
 import { Connection, type ConnectionOptions, type HttpAnswer, type HttpRequest } from "./connection.ts"
@@ -140,6 +141,36 @@ export class AgentClient {
       })
     this.#accepted("GET /v1/evidence", answer)
     return answer
+  }
+
+  /**
+   * Has the agent's TPM open a credential, over the first connection, and gives what it derives from the secret.
+   * @param ek DER SubjectPublicKeyInfo of the endorsement key that it was made for.
+   * @throws AgentError
+   */
+  async activateCredential(ek: Uint8Array, { idObject, encryptedSecret }: Credential): Promise<Uint8Array> {
+    const path = "/v1/tpm/activate-credential"
+    const body = JSON.stringify({
+      ek: toBase64(ek),
+      id_object: toBase64(idObject),
+      encrypted_secret: toBase64(encryptedSecret),
+    })
+    const headers = { "content-type": "application/json" }
+    const answer = await this.#first.request({
+      method: "POST",
+      path,
+      headers,
+      body,
+      maxBytes: MAX_SMALL_BYTES,
+    })
+    const value = jsonOf(this.#accepted(`POST ${path}`, answer))
+    const proof = isObject(value) && typeof value["proof"] === "string" ? fromBase64(value["proof"]) : null
+    if (proof !== null) return proof
+    throw new AgentError("ERR_AGENT_REFUSED", {
+      at: `POST ${endpointText(this.#endpoint)}${path}`,
+      expected: '{"proof": base64}',
+      found: "something else",
+    })
   }
 
   /**

@@ -15,6 +15,7 @@ import { type Judgement, judge } from "../policy/verify-vm.ts"
 import { EMPTY_WHITELIST, MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
 import { type ImaKey, parseImaKeys } from "../verify/ima-signature.ts"
 import type { TpmAuthorities } from "../verify/tpm-certificate.ts"
+import { challengeTpm } from "./challenge.ts"
 import type { ConnectionOptions, CredentialFiles, TrustOptions } from "./cli.ts"
 import { type CollateralChoice, collateralSourceOf } from "./collateral-source.ts"
 import { NO_CREDENTIALS, readCredentials } from "./credentials.ts"
@@ -139,6 +140,8 @@ export async function attest(
     also === null
       ? { evidence: await client.evidence(drawn), nonce: drawn, sealingKey: null }
       : await client.sealingEvidence(drawn)
+  if (appraisal.tpmAuthorities !== null) progress.step("asking the TPM to show that it holds its key")
+  const credential = await challengeTpm(client, evidence, appraisal.tpmAuthorities)
   progress.step("looking for the vendor's certificates")
   const endorsed = await endorse(evidence, sourceOf(appraisal, signal), {
     revocation: !appraisal.skip.has("revocation"),
@@ -171,6 +174,7 @@ export async function attest(
     tpmAuthorities: appraisal.tpmAuthorities,
     ...(appraisal.violations === undefined ? {} : { violations: appraisal.violations }),
     imaPolicies: appraisal.imaPolicies,
+    credential,
   }
   const judgement = judge({ ...judged, reference: appraisal.reference })
   progress.clear()

@@ -19,6 +19,20 @@ export interface Tpm {
     qualifyingData: Uint8Array
     keyHandle?: number
   }): Promise<TpmQuote>
+  /** Makes a primary key of the endorsement hierarchy persistent where none is there yet, and returns its TPMT_PUBLIC. */
+  ensureKey(handle: number, template: Uint8Array): Promise<Uint8Array>
+  /**
+   * Opens a credential that was made for the AK and an endorsement key (TPM2_ActivateCredential). `ek`: the public key of its
+   * certificate. `keyHandle`: as for quotes. Gives the secret.
+   */
+  activateCredential(request: {
+    readonly ek:
+      | { readonly type: "rsa"; readonly modulus: Uint8Array }
+      | { readonly type: "ecc"; readonly curveId: number; readonly x: Uint8Array; readonly y: Uint8Array }
+    readonly idObject: Uint8Array
+    readonly encryptedSecret: Uint8Array
+    readonly keyHandle?: number
+  }): Promise<Uint8Array>
   /** TPMT_PUBLIC of a persistent key, or null where there is none. */
   readPublic(handle: number): Promise<Uint8Array | null>
   /** An NV index's content, or null where it is not defined. */

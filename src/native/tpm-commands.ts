@@ -18,7 +18,9 @@ const CC = {
   createPrimary: 0x131,
   nvWrite: 0x137,
   shutdown: 0x145,
+  activateCredential: 0x147,
   nvRead: 0x14e,
+  policySecret: 0x151,
   create: 0x153,
   load: 0x157,
   quote: 0x158,
@@ -39,7 +41,8 @@ type Command = keyof typeof CC
 
 /** Permanent handles. Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_RH". */
 export const RH = { owner: 0x40000001, endorsement: 0x4000000b } as const
-const RS_PW = 0x40000009
+/** The session that stands for a password. */
+export const RS_PW = 0x40000009
 const ST_NO_SESSIONS = 0x8001
 const ST_SESSIONS = 0x8002
 /** Capabilities. Source: TPM 2.0 Part 2, rev. 1.59, table "TPM_CAP". */
@@ -65,6 +68,12 @@ export function responseCode(error: unknown): number | null {
   return error instanceof TpmCommandError ? error.rc : null
 }
 
+/** Whether the TPM refused what it was asked to make, as one that it does not know (format-one errors of parameters). */
+export function isRefusedParameter(error: unknown): boolean {
+  const rc = responseCode(error)
+  return rc !== null && (rc & 0xc0) === 0xc0
+}
+
 /** How a session authorizes and protects a command. */
 export interface Protection extends Omit<ProtectedCommand, "code" | "name" | "parameters"> {
   readonly session: TpmSession
@@ -74,6 +83,8 @@ interface Sent {
   readonly handles?: readonly number[]
   /** How many of the handles need authorization; all have the empty one. */
   readonly authorized?: number
+  /** Their sessions, in order; absent: passwords. A policy session that is used here ends with the command. */
+  readonly sessions?: readonly number[]
   /** Instead: a session that authorizes the first handle, and protects what is sent. */
   readonly protection?: Protection
   readonly parameters?: (to: WireWriter) => void
@@ -113,8 +124,8 @@ function encodeCommand(command: Command, sent: Sent): Encoded {
   const authorized = sent.authorized ?? 0
   const area = new WireWriter()
   for (let each = 0; each < authorized; each++) {
-    // TPMS_AUTH_COMMAND: password session, no nonce, no attributes, empty password.
-    area.uint(4, RS_PW)
+    // TPMS_AUTH_COMMAND: session, no nonce, no attributes, empty password or HMAC.
+    area.uint(4, sent.sessions?.[each] ?? RS_PW)
     area.uint(2, 0)
     area.uint(1, 0)
     area.uint(2, 0)

@@ -4,10 +4,11 @@ import { bytesEqual } from "../formats/hex.ts"
 import { ALG, CURVE, hashName } from "../formats/tpm/algorithms.ts"
 import { parseAttest } from "../formats/tpm/attest.ts"
 import { type PcrSelection, selectedPcrs, selectPcrs } from "../formats/tpm/pcr-selection.ts"
-import { encodePublic, hasAttribute, OBJECT, type TpmPublic } from "../formats/tpm/public.ts"
+import { encodePublic, hasAttribute, OBJECT, parsePublic, type TpmPublic } from "../formats/tpm/public.ts"
 import { parseSignature } from "../formats/tpm/signature.ts"
 import type { SealRequest, TpmKeys, TpmQuote } from "./ports.ts"
 import * as commands from "./tpm-commands.ts"
+import { type ActivateRequest, activateCredential, EK_TEMPLATES } from "./tpm-credential.ts"
 import { readReference, removeReference, writeReference } from "./tpm-header-reference.ts"
 import { seal, type UnsealRequest, unseal } from "./tpm-sealing.ts"
 import type { TpmTransport } from "./tss2.ts"
@@ -22,36 +23,11 @@ const LOADED_SESSION_FIRST = 0x02000000
 const NO_ROOM = [RC_OBJECT_MEMORY, RC_SESSION_MEMORY, RC_SESSION_HANDLES]
 
 /**
- * Template L-2: ECC P-256 endorsement key, used under its PolicyA.
- * Source: TCG EK Credential Profile for TPM Family 2.0, version 2.5, section B.3.4.
- */
-const EK_TEMPLATE: TpmPublic = {
-  type: "ecc",
-  nameAlg: ALG.sha256,
-  objectAttributes:
-    OBJECT.fixedTPM |
-    OBJECT.fixedParent |
-    OBJECT.sensitiveDataOrigin |
-    OBJECT.adminWithPolicy |
-    OBJECT.restricted |
-    OBJECT.decrypt,
-  authPolicy: Uint8Array.from(
-    Buffer.from("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa", "hex"),
-  ),
-  symmetric: { algorithm: ALG.aes, keyBits: 128, mode: ALG.cfb },
-  scheme: null,
-  curveId: CURVE.p256,
-  kdf: null,
-  x: new Uint8Array(32),
-  y: new Uint8Array(32),
-}
-
-/**
  * Attestation key: restricted, so that it signs only what its TPM itself states. A primary key of the endorsement
  * hierarchy, hence the same key again if somebody evicts it.
  */
 const AK_TEMPLATE: TpmPublic = {
-  ...EK_TEMPLATE,
+  ...EK_TEMPLATES.p256,
   objectAttributes:
     OBJECT.fixedTPM |
     OBJECT.fixedParent |
@@ -110,6 +86,12 @@ export function tpmOperations(open: () => TpmTransport) {
     random: burst((transceive, count: number) => random(transceive, count)),
     ensureKeys: burst((transceive, _: null) => ensureKeys(transceive)),
     quote: burst(quoteStable),
+    ensureKeyOf: burst((transceive, { handle, template }: { handle: number; template: Uint8Array }) =>
+      ensureKey(transceive, handle, parsePublic(template), "a key of any kind", () => true),
+    ),
+    activateCredential: burst((transceive, request: ActivateRequest) =>
+      activateCredential(transceive, { keyHandle: AK_HANDLE, ...request }, EK_HANDLE),
+    ),
     readPublic: burst((transceive, handle: number) => readPublic(transceive, handle)),
     readNv: burst((transceive, index: number) => readNv(transceive, index)),
     writeNv: burst(writeNv),
@@ -180,7 +162,7 @@ function random(transceive: commands.Transceive, count: number): Uint8Array {
 
 function ensureKeys(transceive: commands.Transceive): TpmKeys {
   return {
-    ekPublic: ensureKey(transceive, EK_HANDLE, EK_TEMPLATE, "an endorsement key", isEndorsementKey),
+    ekPublic: ensureKey(transceive, EK_HANDLE, EK_TEMPLATES.p256, "an endorsement key", isEndorsementKey),
     akPublic: ensureKey(
       transceive,
       AK_HANDLE,

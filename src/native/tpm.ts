@@ -15,6 +15,8 @@ export async function openTpm(tcti: string): Promise<Tpm> {
     random: (count) => worker.call("random", count),
     ensureKeys: () => worker.call("ensureKeys", null),
     quote: (request) => worker.call("quote", request),
+    ensureKey: (handle, template) => worker.call("ensureKeyOf", { handle, template }),
+    activateCredential: (request) => worker.call("activateCredential", request),
     readPublic: (handle) => worker.call("readPublic", handle),
     readNv: (index) => worker.call("readNv", index),
     writeNv: (index, data) => worker.call("writeNv", { index, data }),

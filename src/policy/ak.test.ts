@@ -36,8 +36,8 @@ function withCertificates(evidence: Evidence, certificates: Partial<TpmEvidence>
 
 /** The TPM of `ek` was asked whether it holds this machine's key, and opened the secret. */
 function answer(machine: Machine = vm, change: { returned?: Uint8Array } = {}) {
-  const secret = Uint8Array.from(randomBytes(32))
-  return { ekSpki, akName: tpmName(machine.ak.publicArea), secret, returned: secret, ...change }
+  const expected = Uint8Array.from(randomBytes(32))
+  return { ekSpki, akName: tpmName(machine.ak.publicArea), expected, returned: expected, ...change }
 }
 
 async function judge(evidence: Evidence, change: Partial<JudgeInput> = {}) {

@@ -11,7 +11,8 @@ export interface CredentialAnswer {
   readonly ekSpki: Uint8Array
   /** TPM Name of the attestation key that it was made for: its attributes, too. */
   readonly akName: Uint8Array
-  readonly secret: Uint8Array
+  /** What whoever opened the secret can derive from it. */
+  readonly expected: Uint8Array
   readonly returned: Uint8Array
 }
 
@@ -22,13 +23,14 @@ export interface CredentialAnswer {
  * @throws VerifyError ERR_TPM_CREDENTIAL
  */
 export function verifyCredential(answer: CredentialAnswer, ekSpki: Uint8Array, akName: Uint8Array): void {
-  const { secret, returned } = answer
+  const { expected, returned } = answer
   if (!bytesEqual(answer.ekSpki, ekSpki) || !bytesEqual(answer.akName, akName))
     throw new VerifyError("ERR_INTERNAL", { at: "credential", found: "one for other keys" })
-  if (secret.length === returned.length && secret.length > 0 && timingSafeEqual(secret, returned)) return
+  if (expected.length === returned.length && expected.length > 0 && timingSafeEqual(expected, returned))
+    return
   throw new VerifyError("ERR_TPM_CREDENTIAL", {
     at: `credential for the key ${shortHex(akName)}`,
-    expected: "the secret in it",
+    expected: "what the secret in it gives",
     found: returned.length === 0 ? "nothing" : "something else",
     hint: "the key that signs the quotes is not held by the TPM whose certificate is shown: do not trust this VM",
   })

@@ -1,5 +1,6 @@
 /** Devices without hardware: they sign for real, with test keys, so that the real verifier runs on what they give. */
 import { createHash } from "node:crypto"
+import { NativeError } from "../../src/errors.ts"
 import { encodeMeasurementList, type NewEntry } from "../../src/formats/ima/encode.ts"
 import { encodeSnpReport } from "../../src/formats/snp/report.ts"
 import { ALG } from "../../src/formats/tpm/algorithms.ts"
@@ -68,6 +69,12 @@ export function fakeTpm(pcrs: readonly Uint8Array[] = Array.from({ length: 24 },
     random: async (count) => crypto.getRandomValues(new Uint8Array(count)),
     ensureKeys: async () => ({ ekPublic: ak.akPublic, akPublic: ak.akPublic }),
     readPublic: async () => null,
+    ensureKey: async () => {
+      throw new NativeError("ERR_TPM_NO_EK")
+    },
+    activateCredential: async () => {
+      throw new NativeError("ERR_TPM_NO_EK")
+    },
     readNv: async () => null,
     writeNv: async () => undefined,
     close: async () => undefined,

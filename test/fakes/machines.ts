@@ -1,5 +1,6 @@
 /** Made-up confidential VMs of each kind, which answer a request for evidence as honest ones do. */
 import { createHash, randomBytes } from "node:crypto"
+import { NativeError } from "../../src/errors.ts"
 import { encodeHclReport } from "../../src/formats/azure/hcl.ts"
 import { encodeTdReport } from "../../src/formats/azure/td-report.ts"
 import {
@@ -208,6 +209,12 @@ export function devicesOf({ ak, tee }: Machine, akHandle: number | null): Device
     ensureKeys: async () => {
       if (akHandle !== null) throw new Error("no key is to be made")
       return { ekPublic: ak.akPublic, akPublic: ak.akPublic }
+    },
+    ensureKey: async () => {
+      throw new NativeError("ERR_TPM_NO_EK")
+    },
+    activateCredential: async () => {
+      throw new NativeError("ERR_TPM_NO_EK")
     },
     readPublic: async (handle) => (handle === akHandle ? ak.akPublic : null),
     readNv: async () => null,

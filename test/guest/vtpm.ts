@@ -1,5 +1,5 @@
 /** The guest's TPM: swtpm, made with EK and platform certificates under a certificate authority of its own. */
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
+import { copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { mustRun, waitFor } from "./command.ts"
 
@@ -45,7 +45,20 @@ export async function startVirtualTpm(directory: string, socketDirectory: string
   }
 }
 
-async function manufacture(directory: string, state: string): Promise<void> {
+/** A directory with the certificates of a TPM's authority, as `--tpm-ca` takes it. */
+export function authorityCertificates(directory: string): string {
+  const target = join(directory, "tpm-ca")
+  mkdirSync(target, { recursive: true })
+  for (const name of ["issuer.pem", "swtpm-localca-rootca-cert.pem"])
+    copyFileSync(join(directory, "authority", name), join(target, name))
+  return target
+}
+
+/**
+ * Makes a TPM's state with certificates for its keys, by swtpm's own tools and an authority in `directory`/authority:
+ * issuer.pem is the one that signs, and swtpm-localca-rootca-cert.pem the root above it.
+ */
+export async function manufacture(directory: string, state: string): Promise<void> {
   const authority = join(directory, "authority")
   for (const path of [state, authority]) mkdirSync(path, { recursive: true, mode: 0o700 })
   const localConfig = join(authority, "localca.conf")
