@@ -7,6 +7,7 @@ import type { EventLogSource, MeasurementListSource } from "./ports.ts"
 import { openMeasurementList } from "./securityfs.ts"
 import { simulatedBoot, simulatedLogPath, writeSimulatedLog } from "./simulated-boot.ts"
 import { appendMeasurement, bootAggregate, measureExecutable, resetLists } from "./simulated-ima.ts"
+import { ensureEkCertificate } from "./simulated-tpm-certificate.ts"
 import { endSoftwareTpm, findSoftwareTpm, type SoftwareTpm, startSoftwareTpm } from "./swtpm.ts"
 import { withTpm } from "./tpm.ts"
 import type { TpmOperations } from "./tpm-operations.ts"
@@ -39,7 +40,7 @@ interface MachineFile {
  * runs as long as this process: when it dies by whatever means, so does the TPM.
  *
  * `dir` holds: tpm/ (the TPM's state), ima/ (the measurement list in the kernel's format), firmware/ (its event log), cmdline,
- * initrd and secure-boot (what the next start measures), machine.json (while it runs).
+ * initrd and secure-boot (what the next start measures), tpm-ca/ (root of the TPM's maker), machine.json (while it runs).
  * @throws NativeError ERR_SIMULATOR_BUSY, ERR_SIMULATOR_START, ERR_TPM_LIBRARY, ERR_IO, ERR_MALFORMED
  */
 export async function openSimulatedMachine(dir: string): Promise<SimulatedMachine> {
@@ -49,7 +50,10 @@ export async function openSimulatedMachine(dir: string): Promise<SimulatedMachin
   const tpm = await startSoftwareTpm(tpmDirectory(root))
   try {
     writeMachineFile(root, { tcti: tpm.tcti, pid: tpm.pid, owner: process.pid })
-    await withTpm(tpm.tcti, (worker) => boot(root, worker))
+    await withTpm(tpm.tcti, async (worker) => {
+      await ensureEkCertificate(join(root, "tpm-ca"), worker, new Date())
+      await boot(root, worker)
+    })
   } catch (error) {
     await powerOff(root, tpm)
     throw error

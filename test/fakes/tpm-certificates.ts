@@ -8,6 +8,7 @@ import {
   encodeCertificate,
   encodeExtension,
 } from "../../src/native/simulated-certificates.ts"
+import { ekExtensions } from "../../src/native/simulated-tpm-certificate.ts"
 import type { TpmAuthorities } from "../../src/verify/tpm-certificate.ts"
 
 export const EK_PURPOSE = "2.23.133.8.1"
@@ -54,16 +55,11 @@ export function makeTpmMaker(name = "TPM maker"): TpmMaker {
         issuer: `${name} authority`,
         publicKey: key instanceof Uint8Array ? keyOf(key) : key,
         issuerKey: authority.privateKey,
-        extensions: ekExtensions(),
+        extensions: ekExtensions(KEY_USAGE.keyAgreement),
         ...VALID,
         ...change,
       }),
   }
-}
-
-/** Of a certificate for an ECC endorsement key. */
-export function ekExtensions(bit: number = KEY_USAGE.keyAgreement): Uint8Array[] {
-  return [keyUsage(bit), purpose(EK_PURPOSE)]
 }
 
 /** Of a certificate for an attestation key. */
