@@ -442,8 +442,56 @@ export const ownerCommand = defineCommand({
   subCommands: { key: ownerKeyCommand, claim: ownerClaimCommand },
 })
 
-/** `snapshot`, `verify`, `app`: under `cosmian_vm cli` and directly under the executable. */
-export const cliCommands = { snapshot: snapshotCommand, verify: verifyCommand, app: appCommand }
+const enrollCommand = defineCommand({
+  meta: meta({
+    name: "enroll",
+    description: "have the VM's TPM prove its attestation key, and keep the proof in the snapshot",
+    details: [
+      "The VM is verified against the snapshot; then its TPM has to open a secret that only the TPM with this certificate can open, and only for this attestation key. From then on every verification against the snapshot asks for the key that was proven. A snapshot that was taken with --tpm-ca is enrolled already.",
+      "A signature over the snapshot has to be made again.",
+    ],
+    examples: [
+      {
+        line: "cosmian_vm enroll --url https://vm.example:5555 --allow-insecure-tls -s vm.snapshot --tpm-ca tpm-ca",
+        does: "enroll the TPM of a VM whose snapshot was taken before",
+      },
+    ],
+  }),
+  args: {
+    ...connectionArgs,
+    snapshot: {
+      type: "string",
+      alias: "s",
+      valueHint: "FILE",
+      required: true,
+      description: "the VM's snapshot",
+    },
+    output: {
+      type: "string",
+      alias: "o",
+      valueHint: "FILE",
+      description: "where to write the enrolled snapshot, instead of over the snapshot",
+    },
+    "accept-reboot": {
+      type: "boolean",
+      description: "a restart is no failure where TPM key and boot PCRs are the snapshot's",
+    },
+    ...anchorArgs,
+  },
+  async run({ args }) {
+    const { enrollKey } = await import("./enroll.ts")
+    return enrollKey({
+      ...connectionOf(args),
+      ...trustOf(args),
+      snapshot: args.snapshot,
+      output: args.output ?? null,
+      acceptReboot: args["accept-reboot"] === true,
+    })
+  },
+})
+
+/** `snapshot`, `verify`, `enroll`, `app`: under `cosmian_vm cli` and directly under the executable. */
+export const cliCommands = { snapshot: snapshotCommand, verify: verifyCommand, enroll: enrollCommand, app: appCommand }
 
 export const cliCommand = defineCommand({
   meta: meta({
