@@ -1,15 +1,17 @@
 import { describe, expect, test } from "bun:test"
-import { createHash } from "node:crypto"
+import { createHash, generateKeyPairSync } from "node:crypto"
 import { fakeDevices, fakeMeasurementList } from "../../test/fakes/devices.ts"
+import { NativeError } from "../errors.ts"
 import { evidenceQualifyingData, evidenceReportData, parseEvidence } from "../formats/evidence.ts"
 import { fromBase64, toBase64 } from "../formats/hex.ts"
 import { parseMeasurementList } from "../formats/ima/measurement-list.ts"
 import { parseLegacySnpBlob } from "../formats/snp/legacy-blob.ts"
 import { parseSnpReport } from "../formats/snp/report.ts"
 import { parseAttest } from "../formats/tpm/attest.ts"
+import { credentialProof } from "../formats/tpm/credential.ts"
 import { selectedPcrs } from "../formats/tpm/pcr-selection.ts"
 import { parsePublic, tpmName } from "../formats/tpm/public.ts"
-import type { Devices } from "../native/ports.ts"
+import type { Devices, Tpm } from "../native/ports.ts"
 import { verifyQuote } from "../verify/tpm.ts"
 import { type AgentApp, type AgentDependencies, createAgentApp } from "./app.ts"
 import type { Applications } from "./applications.ts"
@@ -382,4 +384,62 @@ test("a flood of quotes from one address leaves room for another address", async
   clearInterval(end)
   expect(statuses.filter((status) => status === 200)).toHaveLength(6)
   expect(statuses.filter((status) => status === 503)).toHaveLength(44)
+})
+
+describe("POST /v1/tpm/activate-credential", () => {
+  const { publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
+  const ek = Uint8Array.from(publicKey.export({ type: "spki", format: "der" }))
+  const SECRET = new Uint8Array(32).fill(9)
+  const honest = { ek, id_object: new Uint8Array(68), encrypted_secret: new Uint8Array(68) }
+  type Parts = Record<keyof typeof honest, Uint8Array>
+
+  const post = (devices: Devices, body: string, toml = "") =>
+    make(toml, devices).app.request("/v1/tpm/activate-credential", { method: "POST", body })
+  const bodyOf = (parts: Parts) =>
+    JSON.stringify(Object.fromEntries(Object.entries(parts).map(([name, bytes]) => [name, toBase64(bytes)])))
+  function withTpm(activateCredential: Tpm["activateCredential"]): Devices {
+    const devices = fakeDevices()
+    if (devices.tpm === null) throw new Error("no TPM")
+    return { ...devices, tpm: { ...devices.tpm, activateCredential } }
+  }
+
+  test("answers with a digest over secret and TLS key, and never with the secret", async () => {
+    const asked: Parameters<Tpm["activateCredential"]>[0][] = []
+    const devices = withTpm(async (request) => {
+      asked.push(request)
+      return SECRET
+    })
+    const answer = await post(devices, bodyOf(honest), TOKENS)
+    expect(answer.status).toBe(200)
+    expect(await answer.json()).toEqual({ proof: toBase64(credentialProof(SECRET, IDENTITY.spki)) })
+    expect(credentialProof(SECRET, Uint8Array.of(1))).not.toEqual(credentialProof(SECRET, IDENTITY.spki))
+    // For the agent's own key: the request cannot name another.
+    expect(asked).toMatchObject([{ ek: { type: "ecc" }, idObject: honest.id_object }])
+    expect(asked[0]).not.toHaveProperty("keyHandle")
+  })
+
+  test("what is malformed or too large never reaches the TPM", async () => {
+    const devices = withTpm(() => Promise.reject(new Error("asked")))
+    const bodies = [
+      "",
+      "null",
+      "[]",
+      JSON.stringify({ ek: "" }),
+      JSON.stringify(Object.create({ ...honest })),
+      bodyOf({ ...honest, ek: new Uint8Array(91) }),
+      bodyOf({ ...honest, ek: new Uint8Array(601) }),
+      bodyOf({ ...honest, id_object: new Uint8Array(161) }),
+      bodyOf({ ...honest, encrypted_secret: new Uint8Array(513) }),
+      bodyOf(honest).replace(`"id_object":"A`, `"id_object":"*`),
+    ]
+    for (const body of bodies) expect((await post(devices, body)).status).toBe(400)
+  })
+
+  test("a TPM that refuses, and none at all, are told", async () => {
+    const refusing = withTpm(() => Promise.reject(new NativeError("ERR_TPM_COMMAND")))
+    const stranger = withTpm(() => Promise.reject(new NativeError("ERR_TPM_NO_EK")))
+    expect((await post(refusing, bodyOf(honest))).status).toBe(500)
+    expect((await post(stranger, bodyOf(honest))).status).toBe(400)
+    expect((await post({ ...fakeDevices(), tpm: null }, bodyOf(honest))).status).toBe(500)
+  })
 })

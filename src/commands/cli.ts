@@ -491,7 +491,12 @@ const enrollCommand = defineCommand({
 })
 
 /** `snapshot`, `verify`, `enroll`, `app`: under `cosmian_vm cli` and directly under the executable. */
-export const cliCommands = { snapshot: snapshotCommand, verify: verifyCommand, enroll: enrollCommand, app: appCommand }
+export const cliCommands = {
+  snapshot: snapshotCommand,
+  verify: verifyCommand,
+  enroll: enrollCommand,
+  app: appCommand,
+}
 
 export const cliCommand = defineCommand({
   meta: meta({

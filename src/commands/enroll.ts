@@ -23,7 +23,10 @@ export interface EnrollOptions extends ConnectionOptions, TrustOptions {
  * where on every verification asks for it. All or nothing.
  * @throws UsageError ERR_MISSING_ARGUMENT without --tpm-ca
  */
-export async function enrollKey(options: EnrollOptions, terminal: Terminal = openTerminal()): Promise<number> {
+export async function enrollKey(
+  options: EnrollOptions,
+  terminal: Terminal = openTerminal(),
+): Promise<number> {
   if (options.tpmCa == null)
     throw new UsageError("ERR_MISSING_ARGUMENT", {
       at: "--tpm-ca",
@@ -54,7 +57,8 @@ export async function enrollKey(options: EnrollOptions, terminal: Terminal = ope
       const { outStyle: style, outColumns: columns } = terminal
       const passedMeans = "has proven its attestation key"
       terminal.out(renderVerdict(verdict, { style, columns, quiet: options.quiet, passedMeans }))
-      if (enrolled === null) terminal.talk(`the snapshot was left as it is${verdict.passed ? BY_CLAIMS : ""}\n`)
+      if (enrolled === null)
+        terminal.talk(`the snapshot was left as it is${verdict.passed ? BY_CLAIMS : ""}\n`)
       else if (!options.quiet) terminal.out(`[ OK ] enrolled: the proof is in ${printable(path)}\n`)
     }
     return verdict.exitCode

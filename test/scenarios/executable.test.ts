@@ -4,17 +4,19 @@ import {
   chmodSync,
   copyFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { createServer } from "node:tls"
 import { createSelfSigned } from "../../src/agent/identity.ts"
 import { EXIT } from "../../src/errors.ts"
 import { run, type SimulatedVm, simulatedVm } from "../executable.ts"
+import { makeTpmMaker } from "../fakes/tpm-certificates.ts"
 import { type Relay, startRelay } from "../relay.ts"
 
 let vm: SimulatedVm
@@ -86,36 +88,40 @@ describe("verify", () => {
   })
 
   test("M1: the TPM proves its key, the snapshot keeps the proof, and another TPM's maker is not believed", async () => {
-    const agent = ["--url", vm.url, "--allow-insecure-tls", "--trust-root", vm.trustRoot]
-    const plain = join(vm.dir, "plain.snapshot")
-    copyFileSync(vm.snapshot, plain)
+    const agent = trusted()
+    const plain = join(files, "plain.snapshot")
+    copyFileSync(snapshot, plain)
     const claimOf = async (...more: string[]) => {
       const { code, stdout } = await run(["verify", ...agent, "--json", ...more])
       const { claims } = JSON.parse(stdout)
       return { code, ak: claims.find(({ check }: { check: string }) => check === "ak") }
     }
     expect(await claimOf("-s", plain)).toMatchObject({ code: EXIT.ok, ak: { status: "warning" } })
-    const ca = join(vm.dir, "tpm-ca")
+    const ca = join(dirname(vm.trustRoot), "tpm-ca")
     const by = (akProvenBy: string) => ({ code: EXIT.ok, ak: { status: "passed", facts: { akProvenBy } } })
     expect(await claimOf("-s", plain, "--tpm-ca", ca)).toMatchObject(by("ek-certificate"))
-    const enrolled = join(vm.dir, "enrolled.snapshot")
+    const enrolled = join(files, "enrolled.snapshot")
     expect((await run(["enroll", ...agent, "-s", plain, "-o", enrolled, "--tpm-ca", ca])).code).toBe(EXIT.ok)
     expect(await claimOf("-s", enrolled)).toMatchObject(by("enrolled"))
     expect(await claimOf("-s", plain)).toMatchObject({ code: EXIT.ok, ak: { status: "warning" } })
-    const stranger = join(vm.dir, "stranger")
+    const stranger = join(files, "stranger")
     mkdirSync(stranger)
     writeFileSync(join(stranger, "root.der"), makeTpmMaker("stranger").rootDer)
-    for (const snapshot of [plain, enrolled])
-      expect(await claimOf("-s", snapshot, "--tpm-ca", stranger)).toMatchObject({
+    for (const against of [plain, enrolled])
+      expect(await claimOf("-s", against, "--tpm-ca", stranger)).toMatchObject({
         code: EXIT.tpm,
         ak: { status: "failed", findings: [{ code: "ERR_CERT_UNTRUSTED" }] },
       })
     const refused = await run(["enroll", ...agent, "-s", plain, "--tpm-ca", stranger])
     expect(refused.code).toBe(EXIT.tpm)
-    expect(readFileSync(plain)).toEqual(readFileSync(vm.snapshot))
+    expect(readFileSync(plain)).toEqual(readFileSync(snapshot))
     expect((await run(["enroll", ...agent, "-s", plain])).code).toBe(EXIT.usage)
-    expect((await run(["enroll", ...agent, "-s", plain, "--tpm-ca", ca, "--skip", "ak"])).code).toBe(EXIT.usage)
-    expect((await run(["verify", ...agent, "-s", plain, "--tpm-ca", join(vm.dir, "absent")])).code).toBe(EXIT.usage)
+    expect((await run(["enroll", ...agent, "-s", plain, "--tpm-ca", ca, "--skip", "ak"])).code).toBe(
+      EXIT.usage,
+    )
+    expect((await run(["verify", ...agent, "-s", plain, "--tpm-ca", join(files, "absent")])).code).toBe(
+      EXIT.usage,
+    )
   })
 
   test("the verdict of --json is whole: every check, in order, and nothing else on standard output", async () => {
