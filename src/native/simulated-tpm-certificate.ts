@@ -33,7 +33,7 @@ export async function ensureEkCertificate(
 ): Promise<void> {
   const path = join(directory, "root.pem")
   if (existsSync(path) && (await worker.call("readNv", EK_CERTIFICATE_P256)) !== null) return
-  const { ekPublic } = await worker.call("ensureKeys", null)
+  const ekPublic = await worker.call("endorsementKey", null)
   const root = await generate("rsa", { modulusLength: 2048 })
   const name = `${SIMULATED} TPM maker`
   const common = {

@@ -86,6 +86,7 @@ export function tpmOperations(open: () => TpmTransport) {
     random: burst((transceive, count: number) => random(transceive, count)),
     ensureKeys: burst((transceive, _: null) => ensureKeys(transceive)),
     quote: burst(quoteStable),
+    endorsementKey: burst((transceive, _: null) => endorsementKey(transceive)),
     ensureKeyOf: burst((transceive, { handle, template }: { handle: number; template: Uint8Array }) =>
       ensureKey(transceive, handle, parsePublic(template), "a key of any kind", () => true),
     ),
@@ -171,6 +172,13 @@ function ensureKeys(transceive: commands.Transceive): TpmKeys {
       isAttestationKey,
     ),
   }
+}
+
+/** TPMT_PUBLIC of the endorsement key, which is the same whenever it is made; nothing is kept. */
+function endorsementKey(transceive: commands.Transceive): Uint8Array {
+  const made = commands.createPrimary(transceive, commands.RH.endorsement, EK_TEMPLATES.p256)
+  commands.flush(transceive, made.handle)
+  return encodePublic(made.publicArea)
 }
 
 function ensureKey(
