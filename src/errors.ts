@@ -333,6 +333,7 @@ export const CATALOGUE = {
   ERR_RATLS_VALIDITY: { title: "the RA-TLS certificate is not in date", exit: "channel" },
   ERR_RATLS_SIGNATURE: { title: "the RA-TLS certificate's signature is not by its own key", exit: "channel" },
   ERR_RATLS_KEY: { title: "the evidence was not made for the certificate's key", exit: "binding" },
+  ERR_SEALED_KEY: { title: "the sealed key is not the one that the TPM remembers", exit: "tpm" },
   ERR_RATLS_EXTRA_DATA: { title: "the evidence holds extra data that are not expected", exit: "binding" },
 
   // SEV-SNP: devices
