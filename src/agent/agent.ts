@@ -1,5 +1,6 @@
 import { hostname } from "node:os"
 import { join } from "node:path"
+import { AgentError } from "../errors.ts"
 import type { Devices } from "../native/ports.ts"
 import { type AgentDependencies, createAgentApp, createBootstrapApp, ownersOf } from "./app.ts"
 import { type Applications, createApplications } from "./applications.ts"
@@ -10,6 +11,7 @@ import type { AgentConfig } from "./config.ts"
 import { FairQueue } from "./fair-queue.ts"
 import { certificateNames, isKeyExposed, loadOrMakeIdentity } from "./identity.ts"
 import { errorFields, type Log } from "./log.ts"
+import { makeRatlsIdentity, RatlsRenewal } from "./ratls-identity.ts"
 import { RequestNonces } from "./request-nonces.ts"
 import { runCommand } from "./run-command.ts"
 import { SealingKey } from "./sealing.ts"
@@ -37,7 +39,12 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
   const { config, devices, log, now, version } = options
   for (const warning of config.warnings) log.warn("configuration", { warning })
   const host = hostname()
-  const { identity, made } = await loadOrMakeIdentity(config, certificateNames(host, config.host), now())
+  const names = certificateNames(host, config.host)
+  const ratlsTee = config.tls === "ratls" ? teeFor(devices) : null
+  const { identity, made } =
+    ratlsTee === null
+      ? await loadOrMakeIdentity(config, names, now())
+      : { identity: await makeRatlsIdentity(config, names, ratlsTee, now()), made: true }
   log.info(made ? "TLS certificate made" : "TLS certificate read", {
     file: config.certificate,
     not_after: identity.notAfter.toISOString(),
@@ -64,6 +71,13 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
     createApp: (current) => createAgentApp({ ...dependencies, identity: current }),
   })
   const bootstrap = await startBootstrap(dependencies)
+  const renewal =
+    ratlsTee === null
+      ? null
+      : new RatlsRenewal(
+          { files: config, names, tee: ratlsTee, now, log, reload: () => server.reload() },
+          identity.notAfter,
+        )
   log.info("listening", {
     host: server.host,
     port: server.port,
@@ -77,6 +91,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
     clientPort: server.clientPort,
     reload: () => server.reload(),
     stop: async () => {
+      renewal?.stop()
       await snapshots.cancel()
       await Promise.all([server.stop(), bootstrap?.stop()])
     },
@@ -108,6 +123,17 @@ async function startBootstrap(dependencies: AgentDependencies): Promise<Bootstra
     log.info("the port for the application's values is closed", { port: server.port ?? 0 })
   })
   return { port: server.port ?? config.bootstrap.port, stop }
+}
+
+/** @throws AgentError ERR_NO_TEE */
+function teeFor({ tee }: Devices): NonNullable<Devices["tee"]> {
+  if (tee !== null) return tee
+  throw new AgentError("ERR_NO_TEE", {
+    at: 'tls = "ratls"',
+    expected: "a TEE to make evidence for the certificate",
+    found: "none",
+    hint: "leave the setting out on this machine",
+  })
 }
 
 /** Makes EK and AK on the first start, so that the first verifier does not wait for them. */

@@ -60,6 +60,8 @@ export interface AgentConfig {
   readonly port: number
   readonly certificate: string
   readonly privateKey: string
+  /** `ratls`: the certificate is the agent's own work, with evidence of the TEE in it. */
+  readonly tls: "certificate" | "ratls"
   /** TCTI of the TPM (`device:/dev/tpmrm0`, `swtpm:host=…`). Null: `tpm_device = "none"`. Undefined: not said, so looked for. */
   readonly tpm: string | null | undefined
   readonly application: ApplicationConfig | null
@@ -142,6 +144,7 @@ export function parseAgentConfig(text: string, file: string, base: string = STAT
     port: agent.integer("port", 5555, 0, 65_535),
     certificate: pathOf(agent, "ssl_certificate", base) ?? join(base, "data/cert.pem"),
     privateKey: pathOf(agent, "ssl_private_key", base) ?? join(base, "data/key.pem"),
+    tls: tlsOf(agent),
     tpm: tpmOf(agent),
     application: applicationOf(root, base),
     bootstrap: bootstrapOf(root, base),
@@ -193,6 +196,12 @@ function pathOf(table: Table, key: string, base: string): string | null {
   if (value === "" || value.includes("\0")) throw table.fault(key, "a path", JSON.stringify(value))
   if (value.split("/").includes("..")) throw table.fault(key, "a path without ..", JSON.stringify(value))
   return normalize(isAbsolute(value) ? value : join(base, value))
+}
+
+function tlsOf(agent: Table): AgentConfig["tls"] {
+  const value = agent.string("tls") ?? "certificate"
+  if (value === "certificate" || value === "ratls") return value
+  throw agent.fault("tls", "certificate or ratls", JSON.stringify(value))
 }
 
 function tpmOf(agent: Table): string | null | undefined {

@@ -1,5 +1,5 @@
 import { createPrivateKey, createPublicKey } from "node:crypto"
-import { AgentError } from "../errors.ts"
+import { AgentError, CodedError } from "../errors.ts"
 import {
   claimsReportData,
   encodeKeyClaims,
@@ -9,6 +9,7 @@ import {
   ratlsReportData,
 } from "../formats/ratls/evidence.ts"
 import { encodeLegacySnpBlob } from "../formats/snp/legacy-blob.ts"
+import { parseCertificate } from "../formats/x509/certificate.ts"
 import type { AnyReport, ReportDevice, TeeReport } from "../native/ports.ts"
 import {
   type CertificateAndKey,
@@ -32,26 +33,39 @@ export interface RatlsRequest extends Omit<CertificateRequest, "extensions"> {
 export async function makeRatlsCertificate(request: RatlsRequest): Promise<CertificateAndKey> {
   const privateKey = request.privateKey ?? (await makeP256Key())
   const spki = createPublicKey(createPrivateKey(privateKey)).export({ format: "der", type: "spki" })
-  const extensions = await evidenceFor(request, new Uint8Array(spki))
-  return makeSelfSignedCertificate({ ...request, privateKey, extensions })
+  const { extensions, endorsedUntil } = await evidenceFor(request, new Uint8Array(spki))
+  const notAfter = earlier(request.notAfter, endorsedUntil)
+  return makeSelfSignedCertificate({ ...request, notAfter, privateKey, extensions })
 }
 
-async function evidenceFor({ tee, extraData }: RatlsRequest, spki: Uint8Array): Promise<ExtensionRequest[]> {
+/** What is in the certificate, and when the first of those that vouch for it ends; null: it is not known. */
+interface RatlsContent {
+  readonly extensions: ExtensionRequest[]
+  readonly endorsedUntil: Date | null
+}
+
+async function evidenceFor({ tee, extraData }: RatlsRequest, spki: Uint8Array): Promise<RatlsContent> {
   const report = await tee.getReport(ratlsReportData(spki, extraData))
   switch (report.kind) {
     case "sev-snp":
-      return [
-        { oid: RATLS_OID.snp, value: encodeLegacySnpBlob(report.report, chainOf(report)) },
-        { oid: RATLS_OID.dice, value: encodeWrappedReport(report.report) },
-      ]
+      return {
+        extensions: [
+          { oid: RATLS_OID.snp, value: encodeLegacySnpBlob(report.report, chainOf(report)) },
+          { oid: RATLS_OID.dice, value: encodeWrappedReport(report.report) },
+        ],
+        endorsedUntil: endOf(report),
+      }
     case "tdx": {
       const claims = encodeKeyClaims(spki)
       const second = await tee.getReport(claimsReportData(claims))
       if (second.kind !== "tdx") throw noTee(second.kind)
-      return [
-        { oid: RATLS_OID.tdx, value: report.quote },
-        { oid: RATLS_OID.dice, value: encodeTaggedQuote(second.quote, claims) },
-      ]
+      return {
+        extensions: [
+          { oid: RATLS_OID.tdx, value: report.quote },
+          { oid: RATLS_OID.dice, value: encodeTaggedQuote(second.quote, claims) },
+        ],
+        endorsedUntil: null,
+      }
     }
     default:
       throw noTee(report.kind)
@@ -64,6 +78,30 @@ const MAX_CRL = 4096
 /** What the host gave beside the report, as far as it is of use in a certificate. */
 function chainOf({ certificates }: TeeReport): TeeReport["certificates"] {
   return certificates.filter(({ name, der }) => name !== "other" && (name !== "CRL" || der.length <= MAX_CRL))
+}
+
+/** A VLEK lives one year, and its certificate may be about to end. */
+function endOf({ certificates }: TeeReport): Date | null {
+  const leaves = certificates.filter(({ name }) => name === "VCEK" || name === "VLEK")
+  return leaves.reduce<Date | null>((end, { der }) => earlierOrNull(end, notAfterOf(der)), null)
+}
+
+/** Null for a host's bytes that are no certificate: verifiers will say so. */
+function notAfterOf(der: Uint8Array): Date | null {
+  try {
+    return parseCertificate(der).notAfter
+  } catch (error) {
+    if (error instanceof CodedError) return null
+    throw error
+  }
+}
+
+function earlierOrNull(a: Date | null, b: Date | null): Date | null {
+  return a === null ? b : earlier(a, b)
+}
+
+function earlier(a: Date, b: Date | null): Date {
+  return b !== null && b < a ? b : a
 }
 
 function noTee(found: string): AgentError {

@@ -16,7 +16,7 @@ export async function probeApplication(
 ): Promise<ApplicationProbe> {
   const endpoint = parseApplication(target)
   try {
-    const channel = await openTls(endpoint, timeoutMs, signal)
+    const channel = await openTls(endpoint, timeoutMs, { signal })
     channel.socket.destroy()
     return { target: endpointText(endpoint), spki: channel.spki, failure: null }
   } catch (error) {

@@ -53,7 +53,10 @@ export class Connection {
   static async open(endpoint: Endpoint, options: ConnectionOptions): Promise<Connection> {
     return new Connection(
       endpoint,
-      await openTls(endpoint, options.timeoutMs, options.signal, options.clientCertificate),
+      await openTls(endpoint, options.timeoutMs, {
+        signal: options.signal,
+        client: options.clientCertificate,
+      }),
       options,
     )
   }

@@ -31,18 +31,19 @@ export function parseAgentUrl(text: string): Endpoint {
 
 /**
  * Endpoint of an application: `host[:port]` or `[v6-address][:port]`, port 443 unless said.
+ * @param option that it was given with, for messages.
  * @throws UsageError ERR_BAD_VALUE.
  */
-export function parseApplication(text: string): Endpoint {
+export function parseApplication(text: string, option = "--application"): Endpoint {
   const match = /^(?<host>\[[0-9a-fA-F:.%]+\]|[^\s:/[\]@?#]+)(?::(?<port>[0-9]{1,5}))?$/.exec(text)
   const host = unbracketed(match?.groups?.["host"] ?? "")
   const port = Number(match?.groups?.["port"] ?? "443")
   if (host === "" || port < 1 || port > 65535)
     throw new UsageError("ERR_BAD_VALUE", {
-      at: "--application",
+      at: option,
       expected: "host[:port], an IPv6 address in brackets",
       found: text,
-      hint: "write for example --application app.example:8443",
+      hint: `write for example ${option} app.example:8443`,
     })
   return { host, port }
 }

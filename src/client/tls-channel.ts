@@ -23,6 +23,14 @@ export interface ClientCertificate {
   readonly key: string
 }
 
+export interface TlsOptions {
+  /** Ends the attempt. */
+  readonly signal?: AbortSignal | undefined
+  readonly client?: ClientCertificate | undefined
+  /** Protocols to offer; HTTP/1.1 unless said. Empty: the extension is left out. */
+  readonly alpn?: readonly string[]
+}
+
 /**
  * Opens a TLS connection without asking for an authorised certificate: whether there is one is reported, and the key itself is
  * what evidence gets bound to. Only the certificates that come with the program and the operating system vouch for a name.
@@ -31,9 +39,9 @@ export interface ClientCertificate {
 export function openTls(
   endpoint: Endpoint,
   timeoutMs: number,
-  signal?: AbortSignal,
-  client?: ClientCertificate,
+  options: TlsOptions = {},
 ): Promise<TlsChannel> {
+  const { signal, client, alpn = ["http/1.1"] } = options
   const place = endpointText(endpoint)
   return new Promise((resolve, reject) => {
     const socket = connect({
@@ -44,7 +52,7 @@ export function openTls(
       rejectUnauthorized: false,
       ca: authorities(),
       minVersion: "TLSv1.2",
-      ALPNProtocols: ["http/1.1"],
+      ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
       ...(client === undefined ? {} : { cert: client.certificate, key: client.key }),
     })
     const settle = (act: () => void) => {

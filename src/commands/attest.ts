@@ -23,6 +23,7 @@ import { type Endorsed, endorse } from "./endorse.ts"
 import { parseFile, readInput } from "./input-files.ts"
 import { readPolicyFile } from "./policy-file.ts"
 import type { ProgressLine } from "./progress.ts"
+import { requireRatls } from "./require-ratls.ts"
 import { readSnapshotFile } from "./snapshot-file.ts"
 import { readTpmAuthorities } from "./tpm-authorities.ts"
 import { type Anchors, anchorsOf } from "./trust-roots.ts"
@@ -98,7 +99,7 @@ export function readImaPolicy(path: string): KnownImaPolicy {
 
 /** Connects to the agent, does the work, and closes the connection whatever happens. */
 export async function withAgent<T>(
-  options: ConnectionOptions & { readonly credentials?: CredentialFiles },
+  options: Omit<ConnectionOptions, "ratls"> & { readonly credentials?: CredentialFiles },
   signal: AbortSignal,
   work: (client: AgentClient) => Promise<T>,
 ): Promise<T> {
@@ -134,6 +135,10 @@ export async function attest(
   signal: AbortSignal,
   also: "sealing" | null = null,
 ): Promise<Attested> {
+  if (options.ratls === true) {
+    progress.step("verifying the TLS certificate's evidence")
+    await requireRatls(client.channel, options.url, appraisal, signal)
+  }
   progress.step("asking the VM for evidence")
   const drawn = randomBytes(32)
   const { evidence, nonce, sealingKey } =
@@ -163,7 +168,11 @@ export async function attest(
     nonce,
     ...found,
     intel: { ...intel, anchors: anchors.intel },
-    channel: { spki, authorized, reason, insecureAllowed: options.insecureAllowed },
+    channel: {
+      ...{ spki, authorized, reason },
+      insecureAllowed: options.insecureAllowed,
+      attested: options.ratls === true,
+    },
     whitelist,
     imaKeys,
     anchors: anchors.amd,

@@ -3,12 +3,15 @@ import { defineCommand } from "citty"
 import { UsageError } from "../errors.ts"
 import { IMDS_URL } from "../formats/azure/imds.ts"
 import { fromHex, toHex } from "../formats/hex.ts"
+import type { Check } from "../policy/verdict.ts"
 import { type ConnectionOptions, connectionArgs } from "./cli.ts"
-import { meta } from "./command.ts"
+import { collateralArgs, collateralChoiceOf } from "./collateral-source.ts"
+import { listOf, meta, repeatable } from "./command.ts"
 import { interruptible } from "./interrupt.ts"
 import { jsonText } from "./json-text.ts"
 import { ProgressLine } from "./progress.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
+import { anchorsOf } from "./trust-roots.ts"
 import { beginFile, type PendingFile } from "./write-file.ts"
 
 /** Kinds of evidence that can be asked for. */
@@ -74,6 +77,12 @@ export const attestationGetCommand = defineCommand({
       default: IMDS_URL,
       description: "Azure's metadata service",
     },
+    "trust-root": repeatable({
+      type: "string",
+      valueHint: "FILE",
+      description: "with --ratls: also accept the root certificate in this PEM file, of a simulated TEE",
+    }),
+    ...collateralArgs,
   },
   async run({ args }) {
     const options: GetOptions = {
@@ -88,15 +97,27 @@ export const attestationGetCommand = defineCommand({
     }
     const { collectFromAgent, collectFromDevices, machineDevices } = await import("./collect.ts")
     const { url } = options
+    if (url === null && args.ratls === true)
+      throw new UsageError("ERR_BAD_VALUE", { at: "--ratls", expected: "--url beside it", found: "no agent" })
+    const ratls =
+      args.ratls === true
+        ? {
+            anchors: anchorsOf(listOf(args["trust-root"])),
+            collateral: collateralChoiceOf(args),
+            skip: new Set<Check>(),
+            reference: null,
+            policy: null,
+          }
+        : null
     return getAttestation(options, (nonce, signal) =>
       url === null
         ? collectFromDevices(options.kind, nonce, machineDevices(args.tpm, args.imds))
-        : collectFromAgent(options.kind, nonce, { ...options, url }, signal),
+        : collectFromAgent(options.kind, nonce, { ...options, url, ratls }, signal),
     )
   },
 })
 
-export interface GetOptions extends Omit<ConnectionOptions, "url"> {
+export interface GetOptions extends Omit<ConnectionOptions, "url" | "ratls"> {
   readonly kind: GetKind
   /** At most 64 bytes; null: 32 random ones. */
   readonly nonce: Uint8Array | null

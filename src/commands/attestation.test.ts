@@ -273,6 +273,7 @@ describe("attestation get, from an agent", () => {
       timeout: "5",
       json: false,
       quiet: true,
+      ratls: null,
     }
     return collectFromAgent(kind, change.nonce ?? NONCE, options, new AbortController().signal)
   }

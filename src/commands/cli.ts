@@ -22,6 +22,11 @@ export const connectionArgs = {
     description:
       "accept a TLS certificate that no authority vouches for; the TEE report has to prove the key instead",
   },
+  ratls: {
+    type: "boolean",
+    description:
+      "verify the evidence of the TEE in the agent's TLS certificate before anything is sent, instead of asking for an authority",
+  },
   timeout: {
     type: "string",
     valueHint: "SECONDS",
@@ -266,6 +271,96 @@ const verifyCommand = defineCommand({
   },
 })
 
+const connectCommand = defineCommand({
+  meta: meta({
+    name: "connect",
+    description: "let local programs speak with an application inside the VM, over attested TLS",
+    details: [
+      "Verifies the VM, then listens. Each local connection is piped through a TLS connection to the target, once that one has been found to end at the key that the VM attested: the application shares the agent's certificate and key. The local program speaks its protocol in clear.",
+      "The VM is verified again at intervals. When it does not verify any more, or cannot be asked for a while, all connections are cut and the exit code tells why. Ctrl-C ends it with exit code 0.",
+    ],
+    examples: [
+      {
+        line: "cosmian_vm connect --url https://vm.example:5555 --allow-insecure-tls -s vm.snapshot --listen 127.0.0.1:6379 --target vm.example:6380",
+        does: "then: redis-cli -p 6379",
+      },
+      {
+        line: "cosmian_vm connect --url https://vm.example:5555 --ratls -s vm.snapshot --listen 127.0.0.1:5432 --target vm.example:5432 --alpn postgresql",
+        does: "an agent with an RA-TLS certificate; PostgreSQL 17 with direct TLS",
+      },
+    ],
+  }),
+  args: {
+    ...connectionArgs,
+    listen: {
+      type: "string",
+      valueHint: "ADDRESS:PORT",
+      required: true,
+      description: "where local programs connect to; port 0 takes a free one",
+    },
+    target: {
+      type: "string",
+      valueHint: "HOST[:PORT]",
+      description: "the application's TLS endpoint inside the VM (default: the agent's host, port 443)",
+    },
+    snapshot: {
+      type: "string",
+      alias: "s",
+      valueHint: "FILE",
+      description: "the snapshot to compare with",
+    },
+    whitelist: {
+      type: "string",
+      alias: "w",
+      valueHint: "FILE",
+      description: "more files that may run: lines of path and hex digest",
+    },
+    policy: {
+      type: "string",
+      valueHint: "FILE",
+      description: "requirements on TEE, TPM and boot, beside those of the snapshot",
+    },
+    "accept-reboot": {
+      type: "boolean",
+      description: "a restart is no failure where TPM key and boot PCRs are the snapshot's",
+    },
+    interval: {
+      type: "string",
+      valueHint: "SECONDS",
+      default: "60",
+      description: "verify again after so long",
+    },
+    "max-connections": {
+      type: "string",
+      valueHint: "N",
+      default: "64",
+      description: "local connections at the same time",
+    },
+    alpn: repeatable({
+      type: "string",
+      valueHint: "NAME",
+      description: "protocol to offer in the TLS handshake, for servers that ask for one",
+    }),
+    ...anchorArgs,
+  },
+  async run({ args }) {
+    const { connectThrough } = await import("./connect.ts")
+    return connectThrough({
+      ...connectionOf(args),
+      ...trustOf(args),
+      listen: args.listen,
+      target: args.target ?? null,
+      snapshot: args.snapshot ?? null,
+      whitelist: args.whitelist ?? null,
+      policy: args.policy ?? null,
+      acceptReboot: args["accept-reboot"] === true,
+      interval: args.interval,
+      maxConnections: args["max-connections"],
+      alpn: listOf(args.alpn),
+    })
+  },
+})
+
 export const appArgs = {
   ...connectionArgs,
   snapshot: {
@@ -490,18 +585,19 @@ const enrollCommand = defineCommand({
   },
 })
 
-/** `snapshot`, `verify`, `enroll`, `app`: under `cosmian_vm cli` and directly under the executable. */
+/** `snapshot`, `verify`, `enroll`, `app`, `connect`: under `cosmian_vm cli` and directly under the executable. */
 export const cliCommands = {
   snapshot: snapshotCommand,
   verify: verifyCommand,
   enroll: enrollCommand,
   app: appCommand,
+  connect: connectCommand,
 }
 
 export const cliCommand = defineCommand({
   meta: meta({
     name: "cli",
-    description: "snapshot, verify and app, as the tool of earlier versions had them",
+    description: "snapshot, verify, app and connect, as the tool of earlier versions had them",
     examples: [
       {
         line: "cosmian_vm cli --url https://vm.example:5555 --allow-insecure-tls verify -s vm.snapshot",
@@ -517,6 +613,8 @@ export const cliCommand = defineCommand({
 export interface ConnectionOptions {
   readonly url: string
   readonly insecureAllowed: boolean
+  /** The certificate's evidence is verified before the first request. Absent: it is not looked at. */
+  readonly ratls?: boolean
   readonly timeout: string
   readonly json: boolean
   readonly quiet: boolean
@@ -537,6 +635,7 @@ export interface TrustOptions {
 interface ConnectionArgs {
   url: string
   "allow-insecure-tls": boolean | undefined
+  ratls: boolean | undefined
   timeout: string
   json: boolean | undefined
   quiet: boolean | undefined
@@ -546,6 +645,7 @@ function connectionOf(args: ConnectionArgs): ConnectionOptions {
   return {
     url: args.url,
     insecureAllowed: args["allow-insecure-tls"] === true,
+    ratls: args.ratls === true,
     timeout: args.timeout,
     json: args.json === true,
     quiet: args.quiet === true,

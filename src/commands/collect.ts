@@ -24,6 +24,7 @@ import type { AzureReport, ReportDevice, TdxReport, TeeReport, Tpm, TpmQuote } f
 import { withAgent } from "./attest.ts"
 import type { Collected, CollectedPart, GetKind } from "./attestation-get.ts"
 import type { ConnectionOptions } from "./cli.ts"
+import { type RatlsRequirements, requireRatls } from "./require-ratls.ts"
 
 /** Report data: 64 bytes. An agent's nonce: 32. */
 const REPORT_DATA_SIZE = 64
@@ -202,7 +203,10 @@ function quoteFiles(
 export async function collectFromAgent(
   kind: GetKind,
   nonce: Uint8Array,
-  options: ConnectionOptions,
+  options: Omit<ConnectionOptions, "ratls"> & {
+    /** What the certificate's evidence is verified by, before anything is sent; null: an authority has to vouch for it. */
+    readonly ratls: RatlsRequirements | null
+  },
   signal: AbortSignal,
 ): Promise<Collected> {
   if (nonce.length !== AGENT_NONCE_SIZE)
@@ -214,7 +218,8 @@ export async function collectFromAgent(
   const place = endpointText(parseAgentUrl(options.url))
   return withAgent(options, signal, async (client) => {
     const { spki, authorized, reason } = client.channel
-    if (!authorized && !options.insecureAllowed)
+    if (options.ratls !== null) await requireRatls(client.channel, options.url, options.ratls, signal)
+    else if (!authorized && !options.insecureAllowed)
       throw new AgentError("ERR_CHANNEL_UNTRUSTED", {
         at: place,
         found: reason ?? "an unknown certificate",

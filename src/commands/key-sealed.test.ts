@@ -89,9 +89,7 @@ test("certtool key: the same key from the same file, another type another; after
   const first = await key("x25519")
   expect(await key("x25519")).toBe(first)
   expect(await key("ed25519")).not.toBe(first)
-  await withTpm(swtpm.tcti, (worker) =>
-    worker.call("extend", { pcr: 16, data: new Uint8Array(1) }),
-  )
+  await withTpm(swtpm.tcti, (worker) => worker.call("extend", { pcr: 16, data: new Uint8Array(1) }))
   expect(await codeOf(key("x25519"))).toBe("ERR_HEADER_REFERENCE")
   expect(existsSync(file)).toBe(true)
 })

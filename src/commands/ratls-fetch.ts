@@ -36,7 +36,7 @@ export async function fetchRatls(
   const path = join(options.output, RATLS_CERTIFICATE_FILE)
   const file = beginFile(path, 0o644)
   try {
-    const channel = await interruptible((signal) => openTls(endpoint, timeoutMs, signal))
+    const channel = await interruptible((signal) => openTls(endpoint, timeoutMs, { signal }))
     channel.socket.destroy()
     const { leafDer } = channel
     file.commit(Buffer.from(encodePem("CERTIFICATE", leafDer)))

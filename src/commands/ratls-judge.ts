@@ -5,17 +5,19 @@ import type { SnpProduct } from "../formats/snp/tcb.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
 import { type AttestationPolicy, DEFAULT_SOURCE, type OneOf } from "../policy/attestation-policy.ts"
 import type { SgxExpectations } from "../policy/sgx.ts"
+import type { IntelJudgement } from "../policy/validate-intel.ts"
 import { type RatlsVerdict, validateRatls } from "../policy/validate-ratls.ts"
+import type { SnpInput } from "../policy/validate-snp.ts"
 import type { Check } from "../policy/verdict.ts"
 import { type CollateralChoice, collateralSourceOf } from "./collateral-source.ts"
 import { readInput } from "./input-files.ts"
-import { interruptible } from "./interrupt.ts"
 import type { Terminal } from "./terminal.ts"
 import { type Anchors, anchorsOf } from "./trust-roots.ts"
 import {
   type Fetched,
   fetchMissing,
   MAX_FILE_BYTES,
+  NO_SNP,
   policyOf,
   type ReadFiles,
   readCollateral,
@@ -53,13 +55,28 @@ export interface RatlsJudgeOptions extends RatlsExpectations, RatlsDocuments {
   readonly product: SnpProduct | null
 }
 
-/** Options read and checked, before anything goes over the network. */
-export interface RatlsJudge {
-  /**
-   * @param certificate DER. @param live TLS showed that the server has its key.
-   * @throws CodedError ERR_INTERRUPTED, and nothing else for what the certificate holds.
-   */
-  judge(certificate: Uint8Array, target: string, at: Date, live: boolean): Promise<RatlsVerdict>
+/** What a certificate is judged by, read and checked before anything goes over the network. */
+export interface RatlsAppraisal
+  extends Pick<RatlsJudgeOptions, "skip" | "product" | "extraData" | "allowDebug" | "source"> {
+  /** Each has to accept the evidence. */
+  readonly policies: readonly [AttestationPolicy, ...AttestationPolicy[]]
+  readonly enclave: Enclave | null
+  readonly anchors: Anchors
+  /** Certificates and revocation list that the user names. */
+  readonly files: Pick<SnpInput["endorsements"], "leaf" | "chain" | "crl">
+  readonly collateral: IntelJudgement["collateral"]
+}
+
+type Enclave = Pick<SgxExpectations, "mrEnclaves" | "mrSigners">
+
+/** A certificate, and how it came. */
+export interface PresentedCertificate {
+  /** DER. */
+  readonly certificate: Uint8Array
+  readonly target: string
+  readonly at: Date
+  /** TLS showed that the server has the certificate's key. */
+  readonly live: boolean
 }
 
 const NO_FILES = {
@@ -79,57 +96,72 @@ const NO_FILES = {
  * Reads the files that the options name.
  * @throws UsageError for policy, trust roots and expectations that exclude each other; CodedError ERR_IO, ERR_TOO_LARGE
  */
-export function ratlsJudge(options: RatlsJudgeOptions, terminal: Pick<Terminal, "talk">): RatlsJudge {
+export function ratlsAppraisalOf(options: RatlsJudgeOptions): RatlsAppraisal {
   const { policy, enclave } = expected(options)
-  for (const note of policy.notes) terminal.talk(`note: ${note}\n`)
-  const anchors = anchorsOf(options.trustRoots)
   const read = (path: string | null) => (path === null ? null : readInput(path, MAX_FILE_BYTES))
-  const files = { leaf: read(options.leaf), chain: read(options.chain), crl: read(options.crl) }
-  const collateral = options.collateral === null ? null : readCollateral(options.collateral)
-  const { skip, product, extraData, allowDebug } = options
-  const source = { ...options.source, offline: options.source.offline || policy.trust.offline }
+  const { skip, product, extraData, allowDebug, source } = options
   return {
-    async judge(certificate, target, at, live) {
-      const pieces = piecesOf(certificate)
-      const fetched = await interruptible((signal) =>
-        fetchAll(
-          pieces,
-          (evidence) => ({
-            evidence,
-            files: { ...NO_FILES, vcek: files.leaf, chain: files.chain, crl: files.crl },
-            collateral,
-          }),
-          { product, skip },
-          { at, anchors, source: collateralSourceOf(source, anchors.amd, terminal, signal) },
-        ),
-      )
-      return validateRatls({
-        target,
-        certificate,
-        at,
-        extraData,
-        skip,
-        live,
-        judgementOf: (piece) => {
-          const got = fetched.get(keyOf(piece))
-          const snp = got?.snp ?? { certificates: [], crl: null, problems: [], crlProblem: null }
-          return {
-            snp: { endorsements: { ...files, fetched: snp }, anchors: anchors.amd, at, policy, product },
-            intel: {
-              collateral: collateral ?? got?.intel ?? null,
-              problems: got?.problems ?? [],
-              anchors: anchors.intel,
-              at,
-              policy,
-              allowDebug,
-              ...(enclave === null ? {} : { enclave }),
-              skip,
-            },
-          }
-        },
-      })
-    },
+    policies: [policy],
+    enclave,
+    anchors: anchorsOf(options.trustRoots),
+    files: { leaf: read(options.leaf), chain: read(options.chain), crl: read(options.crl) },
+    collateral: options.collateral === null ? null : readCollateral(options.collateral),
+    ...{ skip, product, extraData, allowDebug },
+    source: { ...source, offline: source.offline || policy.trust.offline },
   }
+}
+
+/**
+ * Fetches what is missing, and judges. Of several policies the first that does not accept the evidence gives the verdict.
+ * @throws CodedError ERR_INTERRUPTED, and nothing else for what the certificate holds.
+ */
+export async function judgeRatls(
+  appraisal: RatlsAppraisal,
+  presented: PresentedCertificate,
+  terminal: Pick<Terminal, "talk">,
+  signal: AbortSignal,
+): Promise<RatlsVerdict> {
+  const { files, collateral, anchors, product, skip, extraData, allowDebug, enclave } = appraisal
+  const { at } = presented
+  const source = collateralSourceOf(appraisal.source, anchors.amd, terminal, signal)
+  const fetched = new Map<string, Fetched>()
+  for (const { oid, content, tee } of piecesOf(presented.certificate)) {
+    const read = { ...NO_FILES, vcek: files.leaf, chain: files.chain, crl: files.crl }
+    const evidence: ReadFiles = { evidence: content, files: read, collateral }
+    fetched.set(
+      keyOf({ oid, content }),
+      await fetchMissing(evidence, { mode: tee, product, skip }, at, anchors, source),
+    )
+  }
+  const by = (policy: AttestationPolicy) =>
+    validateRatls({
+      ...presented,
+      extraData,
+      skip,
+      judgementOf: (piece) => {
+        const got = fetched.get(keyOf(piece))
+        return {
+          snp: {
+            endorsements: { ...files, fetched: got?.snp ?? NO_SNP },
+            anchors: anchors.amd,
+            at,
+            policy,
+            product,
+          },
+          intel: {
+            collateral: collateral ?? got?.intel ?? null,
+            problems: got?.problems ?? [],
+            anchors: anchors.intel,
+            ...{ at, policy, allowDebug, skip },
+            ...(enclave === null ? {} : { enclave }),
+          },
+        }
+      },
+    })
+  const [first, ...others] = appraisal.policies
+  let verdict = by(first)
+  for (const policy of others) if (verdict.passed) verdict = by(policy)
+  return verdict
 }
 
 /** None where the certificate cannot be read: judging tells why. */
@@ -143,27 +175,8 @@ function piecesOf(certificate: Uint8Array): readonly RatlsEvidence[] {
 }
 
 /** Pieces are read again when they are judged: equal ones need the same documents. */
-function keyOf({ oid, content }: RatlsEvidence): string {
+function keyOf({ oid, content }: Pick<RatlsEvidence, "oid" | "content">): string {
   return `${oid} ${createHash("sha256").update(content).digest("hex")}`
-}
-
-async function fetchAll(
-  pieces: readonly RatlsEvidence[],
-  filesFor: (evidence: Uint8Array) => ReadFiles,
-  options: { readonly product: SnpProduct | null; readonly skip: ReadonlySet<Check> },
-  by: {
-    readonly at: Date
-    readonly anchors: Anchors
-    readonly source: Parameters<typeof fetchMissing>[4]
-  },
-): Promise<ReadonlyMap<string, Fetched>> {
-  const fetched = new Map<string, Fetched>()
-  for (const piece of pieces) {
-    const wanted = { ...options, mode: piece.tee }
-    const files = filesFor(piece.content)
-    fetched.set(keyOf(piece), await fetchMissing(files, wanted, by.at, by.anchors, by.source))
-  }
-  return fetched
 }
 
 /**
@@ -172,7 +185,7 @@ async function fetchAll(
  */
 function expected(options: RatlsExpectations): {
   policy: AttestationPolicy
-  enclave: Pick<SgxExpectations, "mrEnclaves" | "mrSigners"> | null
+  enclave: Enclave | null
 } {
   const { measurement, mrTd, mrEnclave, mrSigner } = options
   const policy = policyOf(options.policy, options.allowDebug)

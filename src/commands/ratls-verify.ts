@@ -1,13 +1,14 @@
 import { parseAgentUrl } from "../client/endpoint.ts"
 import { openTls } from "../client/tls-channel.ts"
 import { UsageError } from "../errors.ts"
+import { printable } from "../formats/path-text.ts"
 import { parseCertificateFile } from "../formats/x509/certificate-file.ts"
 import type { RatlsVerdict } from "../policy/validate-ratls.ts"
 import { timeoutOf } from "./attest.ts"
 import { readInput } from "./input-files.ts"
 import { interruptible } from "./interrupt.ts"
 import { jsonText } from "./json-text.ts"
-import { type RatlsJudgeOptions, ratlsJudge } from "./ratls-judge.ts"
+import { judgeRatls, type RatlsJudgeOptions, ratlsAppraisalOf } from "./ratls-judge.ts"
 import { renderVerdict } from "./render.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
 
@@ -29,13 +30,17 @@ export async function verifyRatls(
   options: RatlsVerifyOptions,
   terminal: Terminal = openTerminal(),
 ): Promise<number> {
-  const judge = ratlsJudge(options, terminal)
-  const { certificate, target } =
+  const appraisal = ratlsAppraisalOf(options)
+  for (const note of appraisal.policies[0].notes) terminal.talk(`note: ${printable(note)}\n`)
+  const presented =
     options.server === null
       ? fromFile(options.file ?? "-")
       : await fromServer(options.server, options.timeout)
   const at = options.at ?? new Date()
-  const verdict = await judge.judge(certificate, target, at, options.server !== null)
+  const live = options.server !== null
+  const verdict = await interruptible((signal) =>
+    judgeRatls(appraisal, { ...presented, at, live }, terminal, signal),
+  )
   terminal.out(options.json ? jsonText(verdict) : textOf(verdict, options, terminal))
   return verdict.exitCode
 }
@@ -78,7 +83,7 @@ async function fromServer(
   timeout: string,
 ): Promise<{ certificate: Uint8Array; target: string }> {
   const endpoint = parseAgentUrl(url)
-  const channel = await interruptible((signal) => openTls(endpoint, timeoutOf(timeout), signal))
+  const channel = await interruptible((signal) => openTls(endpoint, timeoutOf(timeout), { signal }))
   channel.socket.destroy()
   return { certificate: channel.leafDer, target: url }
 }

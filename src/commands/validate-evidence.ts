@@ -177,7 +177,7 @@ export interface Fetched {
   readonly problems: readonly CodedError[]
 }
 
-const NO_SNP: FetchedSnp = { certificates: [], crl: null, problems: [], crlProblem: null }
+export const NO_SNP: FetchedSnp = { certificates: [], crl: null, problems: [], crlProblem: null }
 
 /** Malformed evidence needs nothing: judging will say what is wrong with it. */
 export async function fetchMissing(

@@ -47,6 +47,13 @@ export async function verifyAgainstSnapshot(
 ): Promise<number> {
   const { evidence = null } = options
   const at = judgedAt(options)
+  if (evidence !== null && options.ratls === true)
+    throw new UsageError("ERR_BAD_VALUE", {
+      at: "--ratls",
+      expected: "a running VM",
+      found: "--evidence beside it",
+      hint: "saved evidence holds no TLS certificate: use --allow-insecure-tls",
+    })
   if (evidence !== null && (options.outputs?.evidence ?? null) !== null) throw savedAlready()
   const appraisal = appraisalOf(options)
   const outputs = beginOutputs(options.outputs ?? {})

@@ -53,6 +53,8 @@ export interface Channel {
   readonly reason: string | null
   /** The user said that no authority is needed (`--allow-insecure-tls`). */
   readonly insecureAllowed: boolean
+  /** The certificate holds evidence that its key is in the TEE, and the client verified it before it sent anything (`--ratls`). */
+  readonly attested?: boolean
   /**
    * When whoever saved the evidence says that they collected it. Absent: the verifier's own connection, just now. Present: nonce
    * and all of the above are that person's word.
@@ -157,7 +159,19 @@ export function judge(input: JudgeInput): Judgement {
 }
 
 function judgeChannel(channel: Channel): Claim {
-  const facts = { spki: shortHex(channel.spki.subarray(-16), 16), authorized: channel.authorized }
+  const facts = {
+    spki: shortHex(channel.spki.subarray(-16), 16),
+    authorized: channel.authorized,
+    ...(channel.attested === true ? { ratls: true } : {}),
+  }
+  if (channel.attested === true)
+    return {
+      check: "channel",
+      status: "passed",
+      summary: "TLS certificate with evidence of the TEE, verified before anything was sent",
+      findings: [],
+      facts,
+    }
   if (channel.authorized)
     return {
       check: "channel",
