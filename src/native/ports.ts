@@ -90,9 +90,9 @@ export interface SealRequest {
   /** A PIN that is asked for in addition; null for none. Wrong ones are counted by the TPM's lockout. */
   readonly pin: Uint8Array | null
   /**
-   * Under which storage root key. `srk`: the persistent one at 0x81000001, made where it is not there; systemd opens the
-   * secret from version 254 on. `systemd-252` (where absent): one that systemd 252 makes as well; but it takes part in the
-   * TPM's lockout, and a TPM may count power cuts as wrong PINs.
+   * Under which storage root key. `srk` (where absent): the persistent one at 0x81000001, made where it is not there; systemd
+   * opens the secret from version 254 on. `systemd-252`: one that systemd 252 makes as well; but it takes part in the TPM's
+   * lockout, and a TPM may count power cuts as wrong PINs.
    */
   readonly storageKey?: "srk" | "systemd-252"
 }

@@ -27,7 +27,8 @@ import { loadTss2, type TransportOpener } from "./tss2.ts"
 
 const SECRET = Uint8Array.from({ length: 32 }, (_, n) => n + 1)
 const PIN = () => new Uint8Array(Buffer.from("4711"))
-const PLAIN = { secret: SECRET, pcrs: [], pin: null }
+/** Under the key that systemd 252 knows. */
+const PLAIN = { secret: SECRET, pcrs: [], pin: null, storageKey: "systemd-252" } as const
 const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-seal-"))
 const started: SoftwareTpm[] = []
 let tpm: TpmStorage
@@ -72,7 +73,7 @@ describe("a sealed secret", () => {
   test("is the same again, whatever its size", async () => {
     for (const size of [1, 32, 128]) {
       const secret = new Uint8Array(size).fill(size)
-      const sealed = await tpm.seal({ secret, pcrs: [], pin: null })
+      const sealed = await tpm.seal({ ...PLAIN, secret })
       expect(toHex(await tpm.unseal(sealed, null))).toBe(toHex(secret))
     }
     for (const size of [0, 129])
@@ -285,7 +286,7 @@ describe("a blob that was changed", () => {
 
 describe("under the persistent storage root key", () => {
   const HANDLE = 0x81000001
-  const LASTING = { ...PLAIN, storageKey: "srk" } as const
+  const LASTING = { secret: SECRET, pcrs: [], pin: null }
 
   test("a secret is sealed, and unsealed under that very key and no other", async () => {
     const sealed = await tpm.seal(LASTING)

@@ -63,7 +63,7 @@ export function seal(transceive: commands.Transceive, request: SealRequest): Sea
     })
   const policy = { bank: ALG.sha256, pcrs: ascending(pcrs), authValue: pin !== null }
   const authValue = pin === null ? new Uint8Array(0) : pinAuthValue(pin, null)
-  const lasting = request.storageKey === "srk"
+  const lasting = request.storageKey !== "systemd-252"
   const use = (parent: sessions.LoadedKey): SealedSecret => {
     const authPolicy = sessions.policyDigest(transceive, parent, policy)
     return {
