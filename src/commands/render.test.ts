@@ -85,6 +85,20 @@ test("a failed verdict begins with what matters, by package, and hostile names o
   expect(hostile.replaceAll("\n", "")).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e\u2028]/)
 })
 
+test("where more than files failed, what decides the exit code comes first", () => {
+  const { claims, ...rest } = updatedVerdict()
+  const tee: Claim = {
+    ...claim("failed", [finding("MEASUREMENT", "ERR_TEE_MEASUREMENT")]),
+    check: "tee",
+    failureClass: "tee",
+  }
+  const text = renderVerdict({ ...rest, claims: [tee, ...claims], exitCode: EXIT.tee }, OPTIONS)
+  const [, headline = ""] = text.split("\n")
+  expect(headline).toContain("MEASUREMENT")
+  expect(headline).not.toContain("libssl3")
+  expect(text).toContain("libssl3")
+})
+
 test("--json of hostile text is the same value, and harmless on a terminal", () => {
   const value = { path: "\u009b31m\u202e\u{e0001}\u001b[2J\udc80" }
   const text = jsonText(value)

@@ -1,6 +1,6 @@
 import { printable } from "../formats/path-text.ts"
-import type { Claim, Explanation, Finding, Verdict } from "../policy/verdict.ts"
-import { type FindingGroup, groupedFindings } from "./report-parts.ts"
+import type { Claim, Finding, Verdict } from "../policy/verdict.ts"
+import { type FindingGroup, groupedFindings, reasonOf } from "./report-parts.ts"
 import type { Style } from "./terminal.ts"
 import { CHECK_NAMES, classOf, POINTS_MEAN } from "./verdict-words.ts"
 import { wrapLine } from "./wrap.ts"
@@ -32,7 +32,7 @@ export interface RenderOptions {
 export function renderVerdict(verdict: Verdict, options: RenderOptions): string {
   const { style, quiet, columns } = options
   const lines: string[] = []
-  if (verdict.explanation !== undefined) lines.push(...explained(verdict, verdict.explanation, style))
+  if (!verdict.passed) lines.push(...explained(verdict, style))
   if (verdict.simulated) lines.push(style.yellow(style.bold(SIMULATED)))
   for (const claim of verdict.claims)
     if (!quiet || claim.status === "failed") lines.push(...claimLines(claim, style))
@@ -75,10 +75,11 @@ function mark(status: Claim["status"], style: Style): string {
 }
 
 /** What matters first: whoever reads no further knows it. */
-function explained({ target }: Verdict, { headline, points }: Explanation, style: Style): string[] {
+function explained(verdict: Verdict, style: Style): string[] {
+  const points = verdict.explanation?.points ?? []
   const lines = [
-    `${style.red(style.bold("FAILED"))}: ${printable(target)}`,
-    `  ${style.bold(printable(headline))}`,
+    `${style.red(style.bold("FAILED"))}: ${printable(verdict.target)}`,
+    `  ${style.bold(printable(reasonOf(verdict)))}`,
   ]
   const shown = points.slice(0, SHOWN_POINTS)
   const width = Math.min(36, Math.max(...shown.map(({ subject }) => printable(subject).length)))

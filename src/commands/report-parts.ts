@@ -39,18 +39,21 @@ export const CHECK_QUESTIONS: Readonly<Record<Check, string>> = {
   application: "Do the named applications answer from inside the same VM?",
 }
 
-/** The answer in one sentence: what a passed verdict means, or what failed first. */
+/** The answer in one sentence: what a passed verdict means, or why it failed. */
 export function answerOf(verdict: Verdict, { passedMeans }: ReportContext): string {
-  if (verdict.passed)
-    return `${verdict.target} ${verdict.skipped.length === 0 ? passedMeans : "passes every check that was not left out"}`
-  const deciding = decidingClaim(verdict.claims)
-  if (deciding?.check === "ima" && verdict.explanation !== undefined)
-    return `${verdict.target}: ${verdict.explanation.headline}`
-  if (deciding === null) return `${verdict.target}: ${classOf(verdict.exitCode)}`
+  const proven = verdict.skipped.length === 0 ? passedMeans : "passes every check that was not left out"
+  return verdict.passed ? `${verdict.target} ${proven}` : `${verdict.target}: ${reasonOf(verdict)}`
+}
+
+/** The one thing that matters of a failed verdict. */
+export function reasonOf({ claims, exitCode, explanation }: Verdict): string {
+  const deciding = decidingClaim(claims)
+  if (deciding?.check === "ima" && explanation !== undefined) return explanation.headline
+  if (deciding === null) return classOf(exitCode)
   const [first, ...others] = deciding.findings
-  if (first === undefined) return `${verdict.target}: ${deciding.summary}`
+  if (first === undefined) return deciding.summary
   const more = others.length === 0 ? "" : `, and ${others.length} more`
-  return `${verdict.target}: ${CATALOGUE[first.code].title} (${first.subject}${more})`
+  return `${CATALOGUE[first.code].title} (${first.subject}${more})`
 }
 
 /** Where the evidence comes from, where it is not from the running VM; null where it is. */

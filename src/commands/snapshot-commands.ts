@@ -112,7 +112,7 @@ const updateCommand = defineCommand({
         does: "a signed RPM package; the old snapshot stays",
       },
       {
-        line: "cosmian_vm snapshot update -s vm.snapshot --deb tool.deb --sha256 $(sha256sum < tool.deb | cut -d' ' -f1)",
+        line: "cosmian_vm snapshot update -s vm.snapshot --deb tool.deb --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         does: "a package of your own, whose digest you know from where it was built",
       },
     ],

@@ -3,6 +3,8 @@ import type { Claim, Explanation, ExplanationPoint, FilePackage, Finding } from 
 
 /** Names that are told in the headline. */
 const NAMED = 3
+/** Characters of a file's name: a VM can choose some thousand. */
+const LONGEST = 120
 /** Lines in all; a verdict holds every finding. */
 const MAX_POINTS = 200
 
@@ -142,7 +144,7 @@ function packagesText(groups: readonly FileGroup[], what: string): string {
 function namesOf(files: readonly Finding[]): string {
   const shown = files
     .slice(0, NAMED)
-    .map(({ subject }) => subject)
+    .map(({ subject }) => (subject.length > LONGEST ? `${subject.slice(0, LONGEST)}…` : subject))
     .join(", ")
   const rest = files.length - NAMED
   return rest > 0 ? `${shown} and ${rest} more` : shown
