@@ -114,7 +114,7 @@ async function verifyPatiently(tunnel: AttestedTunnel, work: Watch): Promise<Ver
         throw error
       }
       tunnel.hold()
-      say(`[ WARNING ] not verified (${error.message}); trying again, new connections wait no longer`)
+      say(`[ WARNING ] not verified (${error.message}); trying again; new connections are refused until then`)
       await pause(PAUSE_MS, signal)
     }
   }

@@ -13,6 +13,7 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { EXIT } from "../../src/errors.ts"
+import { certificateProvesItself, connectUntilTheVerdictTurns } from "./attested-tls.ts"
 import { keysAreDerived, keysFollowTheMeasurement, ratlsCertificateVerifies } from "./derived-keys.ts"
 import { Guest } from "./guest.ts"
 import { ensureImage } from "./image.ts"
@@ -69,6 +70,11 @@ const STEPS: readonly Step[] = [
     "certtool ratls: a certificate made in the guest verifies outside",
     ({ guest, payload, directory }) => ratlsCertificateVerifies(guest, payload.trustRoot, directory),
   ],
+  [
+    "connect: a local program speaks with the application, until the verdict turns",
+    connectUntilTheVerdictTurns,
+  ],
+  ['tls = "ratls": the agent\'s certificate proves itself', certificateProvesItself],
 ]
 
 process.exit(await main())
