@@ -56,7 +56,6 @@ export const keyCommand = defineCommand({
     purpose: {
       type: "string",
       valueHint: "LABEL",
-      default: "",
       description: "what the key is for: another purpose, another key",
     },
     source: {
@@ -106,7 +105,7 @@ export const keyCommand = defineCommand({
       output: args.output,
       salt: args.salt === undefined ? new Uint8Array(0) : hexOf(args.salt, "--salt", MAX_SALT),
       type: args.type,
-      purpose: purposeOf(args.purpose),
+      purpose: purposeOf(args.purpose ?? ""),
       source:
         source === "tee"
           ? {
