@@ -58,6 +58,16 @@ test("dpkg itself agrees", () => {
   }
 })
 
+test("rpm itself agrees", () => {
+  const versions = ORDERED.rpm.map((version) => version.replace(/^[0-9]+:|-[0-9]+$/g, ""))
+  for (const a of versions)
+    for (const b of versions) {
+      const run = Bun.spawnSync(["rpm", "--eval", `%{lua:print(rpm.vercmp("${a}", "${b}"))}`])
+      const sign = Math.sign(compareVersions("rpm", `${a}-1`, `${b}-1`))
+      expect([a, b, run.stdout.toString().trim()]).toEqual([a, b, `${sign}`])
+    }
+})
+
 test("leading zeros and what separates do not count", () => {
   expect(compareVersions("dpkg", "1.01-1", "1.1-1")).toBe(0)
   expect(compareVersions("rpm", "1.01-1", "1_1-1")).toBe(0)

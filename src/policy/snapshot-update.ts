@@ -74,7 +74,8 @@ class Update {
   readonly #oldNumbers: readonly number[]
   /** By {@link packageKey} of the package that is new. */
   readonly #byKey = new Map<string, Counts>()
-  readonly #wanted = new Map<string, Wanted>()
+  /** By path as the kernel's list has it: files whose names differ in spaces alone are one there. */
+  readonly #wanted = new Map<string, Wanted[]>()
 
   constructor(snapshot: Snapshot, packages: readonly NewPackage[], options: UpdateOptions) {
     this.#snapshot = snapshot
@@ -92,7 +93,11 @@ class Update {
       const number = this.#table.number(one)
       for (const file of files) {
         const path = places.really(file.path)
-        this.#wanted.set(path, { ...file, path, number, counts, found: false })
+        const wanted = { ...file, path, number, counts, found: false }
+        const known = this.#wanted.get(listName(path))
+        // Of two packages with one file the last one counts, as when they are installed.
+        if (known === undefined) this.#wanted.set(listName(path), [wanted])
+        else known.splice(0, known.length, ...known.filter((other) => other.path !== path), wanted)
       }
       return counts
     })
@@ -117,16 +122,17 @@ class Update {
       const old = files.packageAt(at)
       const owner = this.#oldNumbers[old]
       const path = files.pathAt(at)
-      const wanted = this.#wanted.get(pathToText(path))
+      const wanted = this.#wanted.get(listName(pathToText(path))) ?? []
       const ofPackage = this.#snapshot.packages?.[old]
-      const counts = wanted?.counts ?? (ofPackage && this.#byKey.get(packageKey(ofPackage)))
+      const counts = wanted[0]?.counts ?? (ofPackage && this.#byKey.get(packageKey(ofPackage)))
       const digest = files.digestAt(at)
+      const same = wanted.length === 0 ? undefined : sameContent(wanted, digest)
       if (counts === undefined) kept.add(path, digest, owner)
-      else if (wanted !== undefined && Buffer.from(digest).toString("hex") === wanted.digest) {
-        if (!wanted.found) counts.unchanged += 1
-        wanted.found = true
-        kept.add(path, digest, wanted.number)
-      } else if (this.#options.keepOld || wanted?.isConfiguration === true) {
+      else if (same !== undefined) {
+        if (!same.found) counts.unchanged += 1
+        same.found = true
+        kept.add(path, digest, same.number)
+      } else if (this.#options.keepOld || wanted.some(({ isConfiguration }) => isConfiguration)) {
         counts.kept += 1
         kept.add(path, digest, owner)
       } else {
@@ -134,7 +140,7 @@ class Update {
         replaced.add(path, digest, owner)
       }
     }
-    for (const { path, digest, number, found, counts } of this.#wanted.values()) {
+    for (const { path, digest, number, found, counts } of [...this.#wanted.values()].flat()) {
       if (found) continue
       counts.added += 1
       kept.add(textToPath(path), Buffer.from(digest, "hex"), number)
@@ -166,6 +172,15 @@ class Update {
     )
     return known.map(({ version }) => version)
   }
+}
+
+function listName(path: string): string {
+  return path.replaceAll(" ", "_")
+}
+
+function sameContent(wanted: readonly Wanted[], digest: Uint8Array): Wanted | undefined {
+  const hex = Buffer.from(digest).toString("hex")
+  return wanted.find((file) => file.digest === hex)
 }
 
 /** Directories that have moved below /usr on most systems: packages may still name them as before. */
