@@ -28,7 +28,7 @@ export type FileOption = (typeof FILE_OPTIONS)[number]
 
 /** Which options mean something in a mode. What would go unread is refused: it may be a check that somebody relies on. */
 const SNP = ["report-data", "product", "vcek", "vlek", "chain", "crl"] as const
-const TPM = ["nonce", "ak", "signature", "pcrs"] as const
+const TPM = ["nonce", "ak", "signature", "pcrs", "event-log"] as const
 const USED: Readonly<Record<ValidateMode, readonly string[]>> = {
   snp: SNP,
   tdx: ["report-data", "collateral", "event-log"],
@@ -114,7 +114,9 @@ export const attestationValidateCommand = defineCommand({
     pcrs: file("PCR values: JSON by bank and number, or what tpm2_pcrread prints"),
     quote: file("modes snp-vtpm and azure: the TPM quote (TPMS_ATTEST)"),
     "td-quote": file("mode azure-tdx: the TDX quote over the TDREPORT of the HCL report"),
-    "event-log": file("mode tdx: the TD's event log (CCEL), which has to give the quote's RTMRs"),
+    "event-log": file(
+      "mode tdx: the TD's event log (CCEL), which has to give the quote's RTMRs; with a TPM quote: the firmware's, for [boot] of the policy",
+    ),
     "trust-root": repeatable(
       file("also accept this root certificate, PEM or DER; the result then says SIMULATED"),
     ),

@@ -95,7 +95,7 @@ export async function validateEvidence(
         allowDebug,
         skip,
       },
-      quote: { quote, signature, ak, pcrs },
+      quote: { quote, signature, ak, pcrs, eventLog: read.files["event-log"] },
       tdQuote: read.files["td-quote"],
       eventLog: read.files["event-log"],
     })

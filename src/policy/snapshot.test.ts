@@ -52,6 +52,7 @@ const SNAPSHOT: Snapshot = {
   },
   tpm_reference: { ak_name: `000b${"ab".repeat(32)}`, pcrs: { "0": DIGEST, "15": DIGEST }, clock: 1234 },
   ima_reference: { template: "ima-ng", boot_aggregate: `sha256:${DIGEST}` },
+  boot_reference: { pcrs: { "4": [["EV_EFI_ACTION", DIGEST, "action \u001b"]] }, rtmrs: {} },
   unreadable: [["/usr/bin/secret", "EACCES"]],
 }
 const TEXT = encodeSnapshot(SNAPSHOT)

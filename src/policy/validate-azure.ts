@@ -47,11 +47,12 @@ export function judgeAzure(kind: HclKind, input: AzureInput): Judged {
   }
   const { judged, hardware } = judgeHardware(envelope, input)
   const { binding, claims } = judgeClaims(envelope, hardware, input)
-  const tpm = claims === null ? { claims: afterBinding(), evidence: null } : judgeVirtualTpm(claims, input)
+  const tpm = claims === null ? { ...NOTHING, claims: afterBinding() } : judgeVirtualTpm(claims, input)
   return {
     tcb: judged.tcb,
     simulated: judged.simulated,
     evidence: { hcl: evidence, td_quote: kind === "tdx" ? judged.evidence : null, quote: tpm.evidence },
+    bootLogs: tpm.bootLogs ?? [],
     claims: [...judged.claims, binding, ...tpm.claims],
   }
 }
@@ -171,7 +172,7 @@ function bindingClaim(envelope: HclEnvelope, claims: AzureClaims, expected: Uint
 function judgeVirtualTpm(
   claims: Verified<AzureClaims>,
   { quote, nonce, policy }: AzureInput,
-): Pick<Judged, "claims" | "evidence"> {
+): Pick<Judged, "claims" | "evidence" | "bootLogs"> {
   const nothingAsked =
     quote.quote === null && quote.signature === null && quote.pcrs === null && nonce === null
   if (nothingAsked && policy.tpm === null)

@@ -65,8 +65,9 @@ export function judgeIntelFile(
       ? notJudged("binding", "binding", "tee")
       : reportDataClaim(reportData, judged.proven.quote.body.reportData)
   const td = judged.proven?.kind === "tdx" ? judged.proven : null
-  const boot = eventLog === null ? [] : [eventLogClaim(eventLog, td)]
-  return { ...judged, claims: [...judged.claims, binding, ...boot] }
+  const boot = eventLog === null ? null : eventLogClaim(eventLog, td)
+  const claims = [...judged.claims, binding, ...(boot === null ? [] : [boot.claim])]
+  return { ...judged, claims, bootLogs: boot?.logs ?? [] }
 }
 
 /** Judges a quote: `tee`, `revocation`, `tcb`. What it was made for is for the caller. */

@@ -11,6 +11,7 @@ import type { Verified } from "../verify/verified.ts"
 import { appraisePcrs } from "./appraise-pcrs.ts"
 import type { AttestationPolicy } from "./attestation-policy.ts"
 import { mismatch, notOneOf, policyClaim } from "./policy-findings.ts"
+import { readQuotedLog, withLog } from "./validate-event-log.ts"
 import { failedBy, type Judged, NOTHING, notJudged } from "./validation-claims.ts"
 import type { Claim, Finding } from "./verdict.ts"
 
@@ -20,6 +21,8 @@ export interface QuoteFiles {
   readonly signature: Uint8Array | null
   readonly ak: Uint8Array | null
   readonly pcrs: Uint8Array | null
+  /** The firmware's event log, compared with the PCR values. */
+  readonly eventLog?: Uint8Array | null
 }
 
 /** What stands for the attestation key, beyond the user's word. */
@@ -47,10 +50,13 @@ export function judgeQuoteFiles(
     const key = voucher?.key ?? quoteKeyOf(parseKeyFile(present(files.ak, "attestation key", "--ak")))
     const pcrs = files.pcrs === null ? null : parsePcrValues(files.pcrs)
     const statement = verifyStoredQuote({ quote, signature, key, nonce, pcrs })
+    const boot = appraisePcrs(statement.pcrs ?? {}, policy)
+    const log = files.eventLog == null ? null : readQuotedLog(files.eventLog, statement.pcrs ?? {})
     return {
       ...NOTHING,
       evidence: { ...evidence, ...(statement.pcrs === null ? {} : { pcrs: shownPcrs(statement.pcrs) }) },
-      claims: [tpmClaim(statement, policy, voucher), appraisePcrs(statement.pcrs ?? {}, policy)],
+      claims: [tpmClaim(statement, policy, voucher), log === null ? boot : withLog(boot, log)],
+      bootLogs: log === null ? [] : [log],
     }
   } catch (error) {
     return {

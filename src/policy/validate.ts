@@ -1,10 +1,12 @@
 import type { ErrorCode } from "../errors.ts"
 import type { Shown, ShownRecord } from "../formats/describe/shown.ts"
+import type { AttestationPolicy } from "./attestation-policy.ts"
+import { bootEventFindings } from "./boot-requirements.ts"
 import { judgeAzure } from "./validate-azure.ts"
 import { type IntelJudgement, judgeIntelFile } from "./validate-intel.ts"
 import { judgeSnpFile, type SnpInput } from "./validate-snp.ts"
 import { judgeQuoteFiles, type QuoteFiles } from "./validate-tpm.ts"
-import { failedBy, type Judged, NOTHING } from "./validation-claims.ts"
+import { alsoFailing, failedBy, failedWith, type Judged, NOTHING } from "./validation-claims.ts"
 import {
   CHECKS,
   type Check,
@@ -35,7 +37,7 @@ export interface ValidateInput {
   /** Beside `file`. */
   readonly quote: QuoteFiles
   readonly tdQuote: Uint8Array | null
-  /** Mode tdx: the TD's event log; null: not compared with the RTMRs. */
+  /** Of the TD in mode tdx, else of the firmware; null: not compared with RTMRs or PCRs. */
   readonly eventLog: Uint8Array | null
   readonly skip: ReadonlySet<Check>
 }
@@ -125,7 +127,18 @@ function assuranceOf(mode: ValidateMode, passed: boolean, simulated: boolean): V
 
 /** Judges evidence. Never throws on hostile evidence: a check that cannot be made is a failed check. */
 export function validate(input: ValidateInput): Validation {
-  return resultOf(input, judge(input))
+  return resultOf(input, withBootRules(judge(input), input.snp.policy))
+}
+
+/** What a policy asks of boot events is asked of every kind of evidence: what comes without a log does not meet it. */
+function withBootRules(judged: Judged, { boot }: AttestationPolicy): Judged {
+  const findings = bootEventFindings(boot, judged.bootLogs ?? [])
+  const [first, ...more] = findings
+  if (first === undefined) return judged
+  const known = judged.claims.find(({ check }) => check === "boot")
+  const others = judged.claims.filter((claim) => claim !== known)
+  const claim = known ?? failedWith("boot", "boot", first)
+  return { ...judged, claims: [...others, alsoFailing(claim, "boot", known === undefined ? more : findings)] }
 }
 
 /** The result for evidence that could not even be read. */
@@ -171,6 +184,7 @@ function judgeSnpAndTpm({ file, reportData, nonce, snp, quote }: ValidateInput):
   return {
     ...tee,
     evidence: { snp: tee.evidence, quote: tpm.evidence },
+    bootLogs: tpm.bootLogs ?? [],
     claims: [...tee.claims, ...tpm.claims],
   }
 }

@@ -1,6 +1,7 @@
 import { CATALOGUE, CodedError, EXIT, type FailureClass } from "../errors.ts"
 import type { Shown, ShownRecord } from "../formats/describe/shown.ts"
 import { bytesEqual, shortHex } from "../formats/hex.ts"
+import type { BootLog } from "./boot-log.ts"
 import type { Check, Claim, Finding } from "./verdict.ts"
 
 /** What the evidence of one mode was found to be. */
@@ -12,6 +13,8 @@ export interface Judged {
   readonly evidence: Shown
   /** A root that is not the vendor's vouches for it. */
   readonly simulated: boolean
+  /** Event logs that were given beside proven registers; absent: none. */
+  readonly bootLogs?: readonly BootLog[]
 }
 
 /** Where no platform was judged. */
