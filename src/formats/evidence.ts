@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { ParseError } from "../errors.ts"
 import { MAX_EVENT_LOG_BYTES } from "./event-log/event-log.ts"
 import { fromBase64, toBase64 } from "./hex.ts"
-import { type JsonRecord, parseJsonRecord } from "./strict-json.ts"
+import { JsonCursor, type JsonRecord } from "./strict-json.ts"
 
 /** Version 1 of the evidence: everything for one verification, bound together. JSON of `GET /v1/evidence`. */
 export interface Evidence {
@@ -173,7 +173,8 @@ function encodeTee(tee: TeeEvidence): Readonly<Record<string, string | readonly 
 }
 
 /**
- * Reads the JSON of evidence. Only its form is checked here.
+ * Reads the JSON of evidence. Only its form is checked here. Bytes that are given are used up: the measurement list in the result
+ * stands where its text was.
  * @throws ParseError ERR_UNSUPPORTED (version, kind of TEE), ERR_MALFORMED, ERR_DUPLICATE_KEY, ERR_TOO_LARGE,
  * ERR_TRUNCATED, ERR_TRAILING_BYTES.
  */
@@ -186,15 +187,40 @@ export function parseEvidence(text: string | Uint8Array, maxBytes = MAX_EVIDENCE
       found: `${text.length}`,
     })
   const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text
-  const root = parseJsonRecord("evidence", bytes, maxBytes)
-  return readEvidence(root)
+  const cursor = new JsonCursor("evidence", bytes, maxBytes)
+  const taken = takeEvidence(cursor, "")
+  cursor.end()
+  return readEvidence(taken)
+}
+
+/** The object that evidence is, read, with the measurement list apart from it. */
+export interface EvidenceText {
+  readonly record: JsonRecord
+  /** Null where there is none. */
+  readonly list: Uint8Array | null
+}
+
+/** Takes that object from the cursor. The list's text is used up. @throws ParseError as {@link parseEvidence}. */
+export function takeEvidence(cursor: JsonCursor, path: string): EvidenceText {
+  let list: Uint8Array | null = null
+  const takeList = (name: string) => {
+    if (name !== "list") return undefined
+    list = cursor.base64InPlace(MAX_EVIDENCE_BYTES)
+    return true
+  }
+  const record = cursor.record(path, (name) =>
+    name === "ima" && cursor.peek() === 0x7b
+      ? cursor.record(path === "" ? name : `${path}.${name}`, takeList)
+      : undefined,
+  )
+  return { record, list }
 }
 
 /**
  * Evidence from an object that was read already, as it stands inside another file.
  * @throws ParseError as {@link parseEvidence}.
  */
-export function readEvidence(root: JsonRecord): Evidence {
+export function readEvidence({ record: root, list }: EvidenceText): Evidence {
   const version = root.count("version", Number.MAX_SAFE_INTEGER)
   if (version !== 1)
     throw new ParseError("ERR_UNSUPPORTED", {
@@ -212,7 +238,7 @@ export function readEvidence(root: JsonRecord): Evidence {
   return {
     tee: tee && parseTee(tee),
     tpm: tpm && parseTpm(tpm),
-    ima: ima && parseIma(ima),
+    ima: ima && parseIma(ima, list),
     ...(eventLog === null ? {} : { eventLog }),
     ...(ccEventLog === null ? {} : { ccEventLog }),
   }
@@ -281,13 +307,11 @@ function parseTpm(record: JsonRecord): TpmEvidence {
   return tpm
 }
 
-function parseIma(record: JsonRecord): ImaEvidence {
-  const ima: ImaEvidence = {
-    from: record.count("from", MAX_LIST_FROM),
-    list: bytesOf(record, "list", record.string("list"), MAX_EVIDENCE_BYTES),
-  }
+function parseIma(record: JsonRecord, list: Uint8Array | null): ImaEvidence {
+  const from = record.count("from", MAX_LIST_FROM)
+  if (record.take("list") === null || list === null) throw record.wrong("list", "a string", null)
   record.finish()
-  return ima
+  return { from, list }
 }
 
 function bytesList(record: JsonRecord, name: string, maxCount: number, maxBytes: number): Uint8Array[] {

@@ -1,5 +1,12 @@
 import { ParseError } from "../errors.ts"
-import { type Evidence, encodeEvidence, MAX_EVIDENCE_BYTES, readEvidence } from "./evidence.ts"
+import {
+  type Evidence,
+  type EvidenceText,
+  encodeEvidence,
+  MAX_EVIDENCE_BYTES,
+  readEvidence,
+  takeEvidence,
+} from "./evidence.ts"
 import { fromBase64, toBase64 } from "./hex.ts"
 import {
   encodeCollateralBundle,
@@ -7,7 +14,7 @@ import {
   MAX_BUNDLE_BYTES,
   parseCollateralBundle,
 } from "./intel/collateral.ts"
-import { isArray, type JsonRecord, type JsonValue, parseJsonRecord } from "./strict-json.ts"
+import { isArray, JsonCursor, type JsonRecord, type JsonValue } from "./strict-json.ts"
 
 /** Evidence with everything else that its verdict was made from, to be judged again later, elsewhere, offline. */
 export interface SavedEvidence {
@@ -87,11 +94,19 @@ export function encodeSavedEvidence(saved: SavedEvidence): string {
 }
 
 /**
- * Reads that text. Only its form is checked here: nothing in it is proven, and much of it never can be.
+ * Reads that text. Only its form is checked here: nothing in it is proven, and much of it never can be. The bytes are used up, as by
+ * `parseEvidence`.
  * @throws ParseError ERR_UNSUPPORTED, ERR_MALFORMED, ERR_DUPLICATE_KEY, ERR_TOO_LARGE, ERR_TRUNCATED, ERR_TRAILING_BYTES.
  */
 export function parseSavedEvidence(bytes: Uint8Array): SavedEvidence {
-  const root = parseJsonRecord("saved evidence", bytes, MAX_SAVED_BYTES)
+  const cursor = new JsonCursor("saved evidence", bytes, MAX_SAVED_BYTES)
+  let evidence: EvidenceText | null = null
+  const root = cursor.record("", (name) => {
+    if (name !== "evidence") return undefined
+    evidence = takeEvidence(cursor, name)
+    return evidence.record
+  })
+  cursor.end()
   if (root.string("kind") !== KIND || root.count("version", Number.MAX_SAFE_INTEGER) !== 1)
     throw new ParseError("ERR_UNSUPPORTED", {
       at: root.place("kind, version"),
@@ -109,7 +124,7 @@ export function parseSavedEvidence(bytes: Uint8Array): SavedEvidence {
       authorized: flagOf(channel, "authorized"),
       reason: textOrNull(channel, "reason"),
     },
-    evidence: readEvidence(root.record("evidence")),
+    evidence: readEvidence({ record: root.record("evidence"), list: listIn(evidence) }),
     documents: {
       certificates: listOf(documents, "certificates", MAX_CERTIFICATES).map((value) =>
         bytesOf(documents, "certificates", value, MAX_CERTIFICATE_BYTES),
@@ -123,6 +138,11 @@ export function parseSavedEvidence(bytes: Uint8Array): SavedEvidence {
   documents.finish()
   root.finish()
   return saved
+}
+
+/** Set while the file was read, which the compiler does not see. */
+function listIn(evidence: EvidenceText | null): Uint8Array | null {
+  return evidence?.list ?? null
 }
 
 /** What others say about a failure is for people only, and may be long. */

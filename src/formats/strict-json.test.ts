@@ -122,3 +122,34 @@ test("integers beyond 2^53 are refused, or kept whole where the reader asks for 
   expect(record.take("a")).toBe(15352208179752599555n)
   expect(record.take("b")).toBe(7)
 })
+
+describe("base64 decoded where it stands", () => {
+  const decoded = (text: string) => {
+    const cursor = new JsonCursor("text", new TextEncoder().encode(`["${text}","next"]`), 10_000)
+    cursor.expect("[")
+    const found = cursor.base64InPlace(1000)
+    cursor.expect(",")
+    expect(cursor.string()).toBe("next")
+    return Buffer.from(found).toString("hex")
+  }
+
+  test("gives the bytes, and what follows is read as ever", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
+        const text = Buffer.from(bytes).toString("base64").replace(/=+$/, "")
+        expect(decoded(text)).toBe(Buffer.from(bytes).toString("hex"))
+      }),
+    )
+  })
+
+  test.each(["A", "AB==", "AB", "AAB", "A-B_", "AA A", "AA\\nA", "é"])("%p is refused", (text) => {
+    expect(() => decoded(text)).toThrowCode("ERR_MALFORMED")
+  })
+
+  test("what has no end, or is too long, is refused", () => {
+    const cursor = (text: string) => new JsonCursor("text", new TextEncoder().encode(text), 10_000)
+    expect(() => cursor('"AAAA').base64InPlace(10)).toThrowCode("ERR_TRUNCATED")
+    expect(() => cursor(`"${"A".repeat(16)}"`).base64InPlace(10)).toThrowCode("ERR_TOO_LARGE")
+    expect(() => cursor("7").base64InPlace(10)).toThrowCode("ERR_MALFORMED")
+  })
+})
