@@ -5,6 +5,10 @@ import { type FileHashIndex, FileHashIndexBuilder } from "./file-hashes.ts"
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
+const COMMA = 0x2c
+const NEWLINE = 0x0a
+const OPENING = 0x5b
+const CLOSING = 0x5d
 /** Value of a hex digit by its character code; 255 for other bytes. */
 const HEX = Uint8Array.from({ length: 256 }, (_, code) => {
   const digit = "0123456789abcdef".indexOf(String.fromCharCode(code).toLowerCase())
@@ -27,8 +31,50 @@ export function readFileHashes(cursor: JsonCursor): FileHashIndexBuilder {
     const digestEnd = readDigest(cursor, builder)
     cursor.expect("]")
     builder.end(pathEnd, digestEnd)
+    readPlainPairs(cursor, builder)
   })
   return builder
+}
+
+/** Longest path that is read the quick way: that of Linux, and what holds it. */
+const MAX_PLAIN_PATH = 4200
+/** By character code: 1 for what stands for itself in a JSON string. */
+const PLAIN = Uint8Array.from({ length: 256 }, (_, code) =>
+  code >= 0x20 && code !== QUOTE && code !== BACKSLASH ? 1 : 0,
+)
+
+/**
+ * Pairs that follow one, in the form in which they are written here: `,`, perhaps a line break, `["path","hex"]`. The same as
+ * the general way makes of them, in a third of the time; whatever is otherwise is left to that.
+ */
+function readPlainPairs(cursor: JsonCursor, builder: FileHashIndexBuilder): void {
+  const { bytes } = cursor
+  for (let at = cursor.at; bytes[at] === COMMA; cursor.moveTo(at)) {
+    let from = bytes[at + 1] === NEWLINE ? at + 2 : at + 1
+    if (bytes[from] !== OPENING || bytes[from + 1] !== QUOTE) return
+    from += 2
+    builder.reserve(MAX_PLAIN_PATH, MAX_DIGEST_CHARACTERS / 2)
+    const { paths, digests } = builder
+    let path = builder.pathBytes
+    for (const end = path + MAX_PLAIN_PATH; path < end; path++, from++) {
+      const byte = bytes[from] ?? 0
+      if (PLAIN[byte] === 0) break
+      paths[path] = byte
+    }
+    const closed = bytes[from] === QUOTE && bytes[from + 1] === COMMA && bytes[from + 2] === QUOTE
+    if (!closed || path === builder.pathBytes) return
+    from += 3
+    let digest = builder.digestBytes
+    for (const end = digest + MAX_DIGEST_CHARACTERS / 2; digest < end; digest++, from += 2) {
+      const high = HEX[bytes[from] ?? 0] ?? 255
+      const low = HEX[bytes[from + 1] ?? 0] ?? 255
+      if ((high | low) > 15) break
+      digests[digest] = high * 16 + low
+    }
+    if (bytes[from] !== QUOTE || bytes[from + 1] !== CLOSING || digest === builder.digestBytes) return
+    builder.end(path, digest)
+    at = from + 2
+  }
 }
 
 /** Copies the path's bytes into the builder; gives the end there. */
