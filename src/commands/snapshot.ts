@@ -3,7 +3,7 @@ import type { AgentClient } from "../client/agent-client.ts"
 import { CodedError } from "../errors.ts"
 import { committedBytes } from "../formats/evidence.ts"
 import { bytesEqual, toHex } from "../formats/hex.ts"
-import { printable, textToPath } from "../formats/path-text.ts"
+import { pathToText, printable, textToPath } from "../formats/path-text.ts"
 import type { SavedEvidence } from "../formats/saved-evidence.ts"
 import { bootReferenceFrom } from "../policy/boot-reference-of.ts"
 import { type FileHashes, FileHashIndexBuilder, indexFileHashes } from "../policy/file-hashes.ts"
@@ -183,7 +183,8 @@ function report({ verdict, snapshot }: Taken, options: SnapshotOptions, terminal
   const packages =
     snapshot?.packages === undefined ? "" : ` of ${count(snapshot.packages.length)} packages and others`
   if (options.json) {
-    const written = snapshot === null ? null : { file: options.output, files, unreadable }
+    const several = snapshot === null ? [] : severalVersions(snapshot)
+    const written = snapshot === null ? null : { file: options.output, files, unreadable, several }
     terminal.out(jsonText({ snapshot: written, verdict }))
     return
   }
@@ -194,11 +195,36 @@ function report({ verdict, snapshot }: Taken, options: SnapshotOptions, terminal
     terminal.talk("no snapshot was written\n")
     return
   }
-  for (const line of unreadableLines(unreadable)) terminal.talk(`${line}\n`)
+  for (const line of [...unreadableLines(unreadable), ...severalLines(severalVersions(snapshot))])
+    terminal.talk(`${line}\n`)
   if (!quiet)
     terminal.out(
       `[ OK ] snapshot of ${count(files)} files${packages} written to ${printable(options.output)}\n`,
     )
+}
+
+/**
+ * Paths with more than one digest: a file that ran in this boot, and was replaced since. The list of this boot shows both, so both
+ * have to be accepted.
+ */
+export function severalVersions({ filehashes }: Snapshot): string[] {
+  const index = indexFileHashes(filehashes ?? [])
+  const paths = new Set<string>()
+  for (let at = 1; at < index.length; at++)
+    if (bytesEqual(index.pathAt(at - 1), index.pathAt(at)) && index.compare(at - 1, index, at) !== 0)
+      paths.add(pathToText(index.pathAt(at)))
+  return [...paths]
+}
+
+function severalLines(paths: readonly string[]): string[] {
+  if (paths.length === 0) return []
+  const shown = paths.slice(0, 5).map((path) => `  ${printable(path)}`)
+  const rest = paths.length - shown.length
+  return [
+    `[ WARNING ] ${count(paths.length)} files ran since boot and were replaced since: the snapshot accepts old and new content; to accept the new one alone, reboot the VM and take the snapshot again`,
+    ...shown,
+    ...(rest > 0 ? [`  … and ${count(rest)} more`] : []),
+  ]
 }
 
 /** Files that nobody can vouch for: told, never dropped. */
