@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { inflateSync } from "node:zlib"
-import { failedVerdict, HOSTILE, passedVerdict } from "../../test/fakes/verdicts.ts"
+import { failedVerdict, HOSTILE, passedVerdict, updatedVerdict } from "../../test/fakes/verdicts.ts"
 import { htmlReport } from "./report-html.ts"
 
 const CONTEXT = { passedMeans: "is the machine of the snapshot", generator: "cosmian_vm 2.0.0 (test)" }
@@ -88,6 +88,17 @@ test("hostile text anywhere in the verdict stays text, without controls and dire
   expect(page.toLowerCase()).not.toMatch(/<script|<img/)
   expect(page.match(/<\/style>/g)).toHaveLength(1)
   expect(page.replaceAll("\n", "")).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e\u2028\udc80]/)
+})
+
+test("what differs comes first, by package and most alarming first; hostile names stay text", () => {
+  const page = htmlReport(updatedVerdict(true), CONTEXT)
+  const place = (part: string) => page.indexOf(part)
+  expect(place('class="points alarm"')).toBeGreaterThan(0)
+  expect(place('class="points alarm"')).toBeLessThan(place('class="points change"'))
+  expect(place('class="points change"')).toBeLessThan(place('class="about"'))
+  expect(page.toLowerCase()).not.toMatch(/<script|<img/)
+  expect(page.replaceAll("\n", "")).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202e\u2028\udc80]/)
+  expect(htmlReport(passedVerdict(), CONTEXT)).not.toContain('class="points')
 })
 
 describe.skipIf(CHROMIUM === null)("in a browser (skipped where chromium is not installed)", () => {
