@@ -67,6 +67,9 @@ describe("a file of the version that an update replaced", () => {
     expect(filesOf(appraise(NEW, OLD))).toEqual([["ERR_IMA_OLD_VERSION", "rolled-back"]])
     expect(filesOf(appraise(OLD, NEW))).toEqual([["ERR_IMA_OLD_VERSION", "before-update"]])
     expect(filesOf(appraise(NEW, OLD, NEW))).toEqual([["ERR_IMA_OLD_VERSION", "rolled-back"]])
+    // That it ran before as well hides nothing.
+    expect(filesOf(appraise(OLD, NEW, OLD))).toEqual([["ERR_IMA_OLD_VERSION", "rolled-back"]])
+    expect(appraise(OLD, NEW, OLD).findings[0]?.file?.position).toBe(3)
   })
 
   test("that the new version does not have any more is known too", () => {

@@ -10,6 +10,7 @@ import {
   pathBytes,
 } from "../formats/ima/measurement-list.ts"
 import { CONTENT } from "../formats/ima/template.ts"
+import { pathToText } from "../formats/path-text.ts"
 import type { ImaKey } from "../verify/ima-signature.ts"
 import { FileHashIndex } from "./file-hashes.ts"
 import type { Findings } from "./findings.ts"
@@ -55,9 +56,6 @@ export interface JudgedFiles {
 const MAX_DATA_NAMES = 32
 const MAX_DATA_NAME = 80
 
-/** Files for which it is told whether their older version ran before or after the newer one. */
-const MAX_ORDERS = 50
-
 /** What can be wrong with an entry. */
 type Problem =
   | "ERR_IMA_UNKNOWN_FILE"
@@ -100,7 +98,10 @@ export class FileJudge {
   readonly #findings: Findings
   readonly #files: FileHashIndex | null
   readonly #superseded: FileHashIndex
-  #ordersTold = 0
+  /** By path: the first entry of the version that is accepted, where older ones are known. */
+  readonly #newerSince = new Map<string, number>()
+  /** By path and digest: the last entry of a version that was replaced. */
+  readonly #lastOld = new Map<string, number>()
   readonly #inSnapshot: readonly boolean[]
 
   /** @param notes for what is no failure and should be known. */
@@ -135,6 +136,10 @@ export class FileJudge {
     this.#first = first
     for (let index = first === 0 ? 1 : 0; index < list.count; index++) {
       const problem = this.#problem(index)
+      if (problem === "ERR_IMA_OLD_VERSION") {
+        const { path } = measurementEntry(list, index)
+        this.#lastOld.set(`${path}\0${digestText(list, index)}`, first + index)
+      }
       if (problem !== null) this.#findings.add(() => this.#finding(problem, index))
     }
   }
@@ -142,6 +147,10 @@ export class FileJudge {
   /** When all were judged. */
   finish(): JudgedFiles {
     this.#violations.finish()
+    const { kept } = this.#findings
+    kept.forEach((finding, at) => {
+      kept[at] = this.#orderOld(finding)
+    })
     return {
       files: this.#known,
       whitelisted: this.#whitelisted,
@@ -191,6 +200,7 @@ export class FileJudge {
     const comparable = isContent && (this.#inSnapshot[algorithm] ?? false)
     const found = files.find(bytes, path, end, digest, digestEnd)
     if (found === "match" && comparable) {
+      this.#noteNewer(path, end, index)
       this.#known += 1
       return null
     }
@@ -225,8 +235,7 @@ export class FileJudge {
   }
 
   #finding(code: Problem, index: number): Finding {
-    const state = code === "ERR_IMA_OLD_VERSION" ? this.#oldState(index) : STATES[code]
-    const described = fileFindingOf(this.#list, index, state, this.#reference)
+    const described = fileFindingOf(this.#list, index, STATES[code], this.#reference)
     const file = { ...described, position: this.#first + index }
     return { ...this.#described(code, index, file), ...(code === "ERR_IMA_BOOT_AGGREGATE" ? {} : { file }) }
   }
@@ -315,31 +324,25 @@ export class FileJudge {
     }
   }
 
-  /** Whether an older version ran before the newer one or after it: that the list tells, as it only ever grows. */
-  #oldState(index: number): FileState {
-    const { before, after } = this.#acceptedAround(index)
-    return before ? "rolled-back" : after ? "before-update" : "old-version"
+  /** Remembers when files ran of which older versions are known; there are no more of them than the snapshot names. */
+  #noteNewer(start: number, end: number, index: number): void {
+    if (this.#superseded.length === 0) return
+    const path = this.#list.bytes.subarray(start, end)
+    const known = this.#superseded.positionsOf(path)
+    if (known.start === known.end) return
+    const text = pathToText(path)
+    if (!this.#newerSince.has(text)) this.#newerSince.set(text, this.#first + index)
   }
 
-  /** Whether entries of the same path are accepted, before and after this one. Not looked for without end. */
-  #acceptedAround(index: number): { before: boolean; after: boolean } {
-    const around = { before: false, after: false }
-    this.#ordersTold += 1
-    if (this.#ordersTold > MAX_ORDERS || this.#files === null) return around
-    const { bytes, pathAt, pathEnd, digestAt, count, content } = this.#list
-    const path = pathBytes(this.#list, index)
-    for (let other = 1; other < count; other++) {
-      const start = pathAt[other] ?? 0
-      const end = pathEnd[other] ?? 0
-      if (end - start !== path.length || content[other] !== CONTENT.file) continue
-      if (Buffer.compare(bytes.subarray(start, end), path) !== 0) continue
-      const digest = digestAt[other] ?? 0
-      const digestEnd = digest + digestSize(this.#list, other)
-      if (this.#files.find(bytes, start, end, digest, digestEnd) !== "match") continue
-      if (other < index) around.before = true
-      else around.after = true
-    }
-    return around
+  /** Now that all entries were seen: whether older versions ran before the newer ones or after them. */
+  #orderOld({ file, ...finding }: Finding): Finding {
+    if (file?.state !== "old-version") return { ...finding, ...(file === undefined ? {} : { file }) }
+    const newer = this.#newerSince.get(file.path)
+    const [digest = ""] = (finding.found ?? "").split("; ")
+    const last = this.#lastOld.get(`${file.path}\0${digest}`) ?? file.position
+    if (newer === undefined) return { ...finding, file }
+    const state = newer < last ? "rolled-back" : "before-update"
+    return { ...finding, ...oldVersionText(state), file: { ...file, position: last, state } }
   }
 
   /** Some of the digests that would have been accepted, as `hex or hex`. */
@@ -351,6 +354,7 @@ export class FileJudge {
   }
 }
 
+/** Source for what the kernel lists once: Linux 6.12, security/integrity/ima/ima_queue.c, ima_add_template_entry. */
 function oldVersionText(state: FileState): Pick<Finding, "meaning" | "remedy"> {
   switch (state) {
     case "rolled-back":
@@ -360,7 +364,8 @@ function oldVersionText(state: FileState): Pick<Finding, "meaning" | "remedy"> {
       }
     case "before-update":
       return {
-        meaning: "an older version ran in this boot, before the version of the snapshot was installed",
+        meaning:
+          "an older version ran in this boot, before that of the snapshot; as the kernel lists each content once, it may have been put back since",
         remedy:
           "reboot the VM to begin a new list; until then, snapshot update --keep-old accepts both versions",
       }
