@@ -375,6 +375,33 @@ export const CATALOGUE = {
   ERR_TPM_LOCKOUT: { title: "the TPM refuses more attempts for a while", exit: "operational" },
   ERR_TPM_SESSION: { title: "the TPM's answer was changed on its way", exit: "operational" },
   ERR_PASSPHRASE: { title: "there is no usable passphrase", exit: "usage" },
+
+  // Certificates by ACME
+  ERR_ACME_UNREACHABLE: { title: "the certificate authority does not answer", exit: "operational" },
+  ERR_ACME_ANSWER: { title: "the certificate authority's answer is not understood", exit: "operational" },
+  ERR_ACME_REFUSED: { title: "the certificate authority refused the request", exit: "operational" },
+  ERR_ACME_RATE_LIMITED: { title: "the certificate authority wants fewer requests", exit: "operational" },
+  ERR_ACME_ACCOUNT: {
+    title: "the certificate authority does not accept the account's key",
+    exit: "operational",
+  },
+  ERR_ACME_ACCOUNT_BINDING: {
+    title: "the certificate authority wants the account bound to one of its customers",
+    exit: "operational",
+  },
+  ERR_ACME_PROFILE: { title: "the certificate authority has no such profile", exit: "usage" },
+  ERR_ACME_CHALLENGE: { title: "the certificate authority could not verify a name", exit: "operational" },
+  ERR_ACME_CERTIFICATE: {
+    title: "the issued certificate is not the one that was asked for",
+    exit: "operational",
+  },
+  ERR_ACME_WORKSPACE: {
+    title: "the files of a certificate in the workspace do not fit",
+    exit: "operational",
+  },
+  ERR_ACME_BUSY: { title: "another process is at work on this certificate", exit: "operational" },
+  ERR_ACME_HOOK: { title: "a hook did not do its work", exit: "operational" },
+  ERR_ACME_UNKNOWN: { title: "the workspace holds no such certificate", exit: "usage" },
 } as const satisfies Record<string, CatalogueEntry>
 
 export type ErrorCode = keyof typeof CATALOGUE
@@ -457,6 +484,18 @@ export class NativeError<C extends ErrorCode = ErrorCode> extends CodedError<C> 
 /** A request that the agent refused or that could not be made. Thrown by `agent/` and `client/`. */
 export class AgentError<C extends ErrorCode = ErrorCode> extends CodedError<C> {
   override readonly name = "AgentError"
+}
+
+/** A certificate that could not be had, renewed or revoked. Thrown by `acme/`. */
+export class AcmeError<C extends ErrorCode = ErrorCode> extends CodedError<C> {
+  override readonly name = "AcmeError"
+  /** When the authority wants to hear from us again; null: not said. */
+  readonly until: Date | null
+
+  constructor(code: C, detail: ErrorDetail = {}, until: Date | null = null) {
+    super(code, detail)
+    this.until = until
+  }
 }
 
 /** A command line or configuration that a person has to correct. */

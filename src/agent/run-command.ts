@@ -45,10 +45,19 @@ export function findProgram(name: string, path: readonly string[] = PROGRAM_PATH
 }
 
 /** Runs a program. A program that outlasts its time is killed. */
-export const runCommand: RunCommand = async (program, args, seconds) => {
-  const child = Bun.spawn([findProgram(program), ...args], {
+export const runCommand: RunCommand = async (program, args, seconds) =>
+  runWith(findProgram(program), args, seconds, CHILD_ENVIRONMENT)
+
+/** The same for a program at a known path, with an environment of the caller's. @throws system errors: ENOENT, EACCES */
+export async function runWith(
+  path: string,
+  args: readonly string[],
+  seconds: number,
+  env: Readonly<Record<string, string>>,
+): Promise<CommandResult> {
+  const child = Bun.spawn([path, ...args], {
     cwd: "/",
-    env: CHILD_ENVIRONMENT,
+    env,
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
