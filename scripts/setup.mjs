@@ -43,6 +43,7 @@ const SIGNING = [
   ["gpgv", "checks those signatures"],
   ["xz-utils", "reads what packages are compressed with"],
 ]
+const ACME = [["pebble", "the ACME server that tests get certificates from"]]
 const WATCH = [["strace", "shows that --offline opens no socket"]]
 const VOLUMES = [
   ["cryptsetup-bin", "makes and opens the LUKS headers that are tested"],
@@ -73,7 +74,7 @@ const TASKS = {
   build: [NPM],
   check: [NPM],
   demo: [NPM, TPM],
-  test: [NPM, TPM, PACKAGING, SIGNING, WATCH, VOLUMES],
+  test: [NPM, TPM, PACKAGING, SIGNING, ACME, WATCH, VOLUMES],
   package: [NPM, PACKAGING],
   bench: [NPM, TPM, PEERS],
   e2e: [NPM, TPM, PACKAGING, GUEST],

@@ -83,14 +83,22 @@ const orderSchema = z.object({
   authorizations: z.array(text).max(MAX_AUTHORIZATIONS),
   finalize: text,
   certificate: text.optional(),
-  error: z.unknown(),
+  error: z.unknown().optional(),
 })
 const authorizationSchema = z.object({
   identifier: z.object({ type: z.literal("dns"), value: text }),
   status: text,
   wildcard: z.boolean().optional(),
   challenges: z
-    .array(z.object({ type: text, url: text, status: text, token: text.optional(), error: z.unknown() }))
+    .array(
+      z.object({
+        type: text,
+        url: text,
+        status: text,
+        token: text.optional(),
+        error: z.unknown().optional(),
+      }),
+    )
     .max(32),
 })
 /** What goes into file names, addresses and hooks. Source: RFC 8555, section 8.1: base64url, at least 128 bits. */
@@ -108,6 +116,7 @@ export class AcmeConnection {
   readonly #bound: boolean
   readonly #retryAfter = new Map<string, number>()
   #url: string | null
+  #refusal: AcmeError | null = null
 
   private constructor(network: AcmeNetwork, client: Client, account: AcmeAccount, bound: boolean) {
     this.#network = network
@@ -264,7 +273,8 @@ export class AcmeConnection {
   }
 
   async #exchange(request: AcmeRequest) {
-    const { status, headers, text: body, retryAfterMs } = await exchange(this.#network, request)
+    const { status, headers, text: body, retryAfterMs, refusal } = await exchange(this.#network, request)
+    this.#refusal = refusal ?? this.#refusal
     if (retryAfterMs === null) this.#retryAfter.delete(request.url)
     else this.#retryAfter.set(request.url, retryAfterMs)
     const isJson = /[/+]json\b/.test(headers.get("content-type") ?? "")
@@ -279,6 +289,8 @@ export class AcmeConnection {
     } catch (error) {
       if (error instanceof CodedError) throw error
       if (!(error instanceof Error)) throw error
+      // The library gave up on nonces, and has only the problem's text left.
+      if (this.#refusal?.found?.endsWith(`: ${error.message}`) === true) throw this.#refusal
       throw new AcmeError("ERR_ACME_ANSWER", {
         at: this.#account.directory,
         found: error.message.slice(0, 500),

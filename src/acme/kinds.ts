@@ -1,5 +1,8 @@
 /** What can be chosen. */
 
+/** On the encrypted volume, where there is one. */
+export const DEFAULT_WORKSPACE = "/var/lib/cosmian_vm/data/acme"
+
 /** Types of challenge that can be answered here. Source: RFC 8555, section 8; RFC 8737. */
 export type ChallengeType = "http-01" | "tls-alpn-01" | "dns-01"
 export const CHALLENGE_TYPES: readonly ChallengeType[] = ["http-01", "tls-alpn-01", "dns-01"]

@@ -36,12 +36,14 @@ export interface AcmeAnswer {
   readonly text: string
   /** What `Retry-After` asks for, in milliseconds; null: nothing. */
   readonly retryAfterMs: number | null
+  /** A nonce that the server does not take: what that comes to where it happens too often. Null: success. */
+  readonly refusal: AcmeError | null
 }
 
 /** Largest answer: a chain of some certificates, or an order of a hundred names, is far below. */
 const MAX_ANSWER_BYTES = 1024 * 1024
 const MAX_ATTEMPTS = 4
-const BACKOFF_MS = 1000
+const BACKOFF_MS = 500
 /** All waiting of one request together. A server that asks for more gets its way: the request fails and says when to come back. */
 const MAX_WAIT_MS = 60_000
 /** Source: RFC 8555, section 6.5. The library sends such a request again with the nonce of the answer. */
@@ -103,10 +105,11 @@ async function tryOnce(network: AcmeNetwork, request: AcmeRequest): Promise<Outc
 function judge(network: AcmeNetwork, url: string, { status, headers }: Response, text: string): Outcome {
   const retryAfterMs = retryAfter(headers.get("retry-after"), network.now())
   const answer = { status, headers, text, retryAfterMs }
-  if (status >= 200 && status < 300) return { answer, error: null, waitMs: null }
+  if (status >= 200 && status < 300)
+    return { answer: { ...answer, refusal: null }, error: null, waitMs: null }
   const until = retryAfterMs === null ? null : new Date(network.now().getTime() + retryAfterMs)
   const { type, error } = problemError(url, status, text, until)
-  if (type === BAD_NONCE) return { answer, error: null, waitMs: null }
+  if (type === BAD_NONCE) return { answer: { ...answer, refusal: error }, error: null, waitMs: null }
   if (status === 429 || status >= 500) return { answer: null, error, waitMs: retryAfterMs }
   throw error
 }

@@ -12,25 +12,27 @@ const PREFIX = "urn:ietf:params:acme:error:"
 const MAX_TEXT = 500
 
 /** Problem types of RFC 8555, section 6.7, and what they come to here. */
-const CODES: Readonly<Record<string, readonly [code: ErrorCode, hint: string]>> = {
-  rateLimited: [
-    "ERR_ACME_RATE_LIMITED",
-    "try again later; --staging has higher limits for trying things out",
-  ],
-  accountDoesNotExist: [
-    "ERR_ACME_ACCOUNT",
-    "move the authority's directory under accounts/ in the workspace away to register anew",
-  ],
-  externalAccountRequired: [
-    "ERR_ACME_ACCOUNT_BINDING",
-    "give --eab-kid and --eab-key-file as the authority's customer pages show them",
-  ],
-  invalidProfile: ["ERR_ACME_PROFILE", "leave --profile out, or give one that the authority offers"],
-  caa: ["ERR_ACME_REFUSED", "the name's CAA record in DNS has to allow this authority"],
-  rejectedIdentifier: ["ERR_ACME_REFUSED", "the authority issues no certificate for such a name"],
-  unsupportedIdentifier: ["ERR_ACME_REFUSED", "the authority issues no certificate for such a name"],
-  userActionRequired: ["ERR_ACME_REFUSED", "visit the authority's pages and accept its new terms"],
-}
+const CODES: ReadonlyMap<string, readonly [code: ErrorCode, hint: string]> = new Map(
+  Object.entries({
+    rateLimited: [
+      "ERR_ACME_RATE_LIMITED",
+      "try again later; --staging has higher limits for trying things out",
+    ],
+    accountDoesNotExist: [
+      "ERR_ACME_ACCOUNT",
+      "move the authority's directory under accounts/ in the workspace away to register anew",
+    ],
+    externalAccountRequired: [
+      "ERR_ACME_ACCOUNT_BINDING",
+      "give --eab-kid and --eab-key-file as the authority's customer pages show them",
+    ],
+    invalidProfile: ["ERR_ACME_PROFILE", "leave --profile out, or give one that the authority offers"],
+    caa: ["ERR_ACME_REFUSED", "the name's CAA record in DNS has to allow this authority"],
+    rejectedIdentifier: ["ERR_ACME_REFUSED", "the authority issues no certificate for such a name"],
+    unsupportedIdentifier: ["ERR_ACME_REFUSED", "the authority issues no certificate for such a name"],
+    userActionRequired: ["ERR_ACME_REFUSED", "visit the authority's pages and accept its new terms"],
+  } satisfies Record<string, readonly [ErrorCode, string]>),
+)
 
 /**
  * The error that a refused request comes to, and the problem's full type.
@@ -44,7 +46,7 @@ export function problemError(
 ): { readonly type: string; readonly error: AcmeError } {
   const problem = parseProblem(json(text))
   const limited = status === 429 && problem.type !== "rateLimited"
-  const [code, hint] = CODES[limited ? "rateLimited" : problem.type] ?? fallback(status)
+  const [code, hint] = CODES.get(limited ? "rateLimited" : problem.type) ?? fallback(status)
   const at = until === null ? "" : `; not before ${until.toISOString()}`
   const found = problemText(problem) || `status ${status}`
   const error = new AcmeError(code, { at: url, found, hint: `${hint}${at}` }, until)

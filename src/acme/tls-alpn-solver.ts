@@ -1,11 +1,14 @@
+import { createHash, randomBytes } from "node:crypto"
 import { createSecureContext, createServer, type SecureContext, type Server } from "node:tls"
-import { loadLibrary } from "./connection.ts"
+import { encodePem } from "../formats/pem.ts"
+import { encodeDer, TAG } from "../formats/x509/der.ts"
 import { notListening } from "./http-solver.ts"
-import { makeKey } from "./keys.ts"
 import type { ChallengeAnswer, Solver } from "./solver.ts"
 
 /** Source: RFC 8737, section 3. */
 const PROTOCOL = "acme-tls/1"
+const OID_ACME_IDENTIFIER = "1.3.6.1.5.5.7.1.31"
+const HOUR = 3600 * 1000
 
 /** Answers `tls-alpn-01` on a port of its own, by certificates made for the occasion that no browser accepts. */
 export class TlsAlpnListener implements Solver {
@@ -53,19 +56,42 @@ export class TlsAlpnListener implements Solver {
 async function contextsOf(
   answers: readonly ChallengeAnswer[],
 ): Promise<Map<string, { key: string; cert: string; context: SecureContext }>> {
-  const { crypto } = await loadLibrary()
-  const key = await makeKey("p256")
   const contexts = new Map<string, { key: string; cert: string; context: SecureContext }>()
   for (const { name, content } of answers) {
-    const authorization = {
-      identifier: { type: "dns", value: name },
-      status: "pending",
-      challenges: [],
-      url: "",
-    } as const
-    const made = await crypto.createAlpnCertificate({ ...authorization, challenges: [] }, content, key)
-    const cert = made[1].toString()
-    contexts.set(name, { key, cert, context: createSecureContext({ key, cert }) })
+    const made = await challengeCertificate(name, content)
+    contexts.set(name, { ...made, context: createSecureContext(made) })
   }
   return contexts
+}
+
+/**
+ * Self-signed, for one name, with the digest of the key authorization in a critical extension. The ACME library makes such a
+ * certificate, too, with a key usage that our TLS library refuses to serve.
+ * Source: RFC 8737, section 3.
+ */
+async function challengeCertificate(name: string, content: string): Promise<{ key: string; cert: string }> {
+  // The X.509 library does not load without it.
+  await import("reflect-metadata")
+  const x509 = await import("@peculiar/x509")
+  x509.cryptoProvider.set(crypto)
+  const algorithm = { name: "ECDSA", namedCurve: "P-256" }
+  const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"])
+  const digest = createHash("sha256").update(content).digest()
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: `01${randomBytes(15).toString("hex")}`,
+    name: "CN=ACME challenge",
+    notBefore: new Date(Date.now() - HOUR),
+    notAfter: new Date(Date.now() + HOUR),
+    keys,
+    signingAlgorithm: { name: "ECDSA", hash: "SHA-256" },
+    extensions: [
+      new x509.SubjectAlternativeNameExtension([{ type: "dns", value: name }]),
+      new x509.Extension(OID_ACME_IDENTIFIER, true, encodeDer(TAG.octetString, digest).slice()),
+    ],
+  })
+  const key = encodePem(
+    "PRIVATE KEY",
+    new Uint8Array(await crypto.subtle.exportKey("pkcs8", keys.privateKey)),
+  )
+  return { key, cert: certificate.toString("pem") }
 }

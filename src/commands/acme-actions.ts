@@ -1,7 +1,13 @@
 import { mkdirSync } from "node:fs"
 import { resolve } from "node:path"
 import type { AccountBinding } from "../acme/connection.ts"
-import { type ChallengeType, type KeyType, REVOCATION_REASONS, type RevocationReason } from "../acme/kinds.ts"
+import {
+  type ChallengeType,
+  DEFAULT_WORKSPACE,
+  type KeyType,
+  REVOCATION_REASONS,
+  type RevocationReason,
+} from "../acme/kinds.ts"
 import {
   type CertificateTools,
   type Outcome,
@@ -65,8 +71,18 @@ export async function acme(options: AcmeOptions, terminal: Terminal = openTermin
     obtainCertificate(tools, name, settings, { force: options.force, binding }),
   )
   if (options.json) terminal.out(jsonText(outcomeJson(outcome)))
-  else if (!options.quiet) terminal.out(`${outcomeText(outcome, terminal)}${filesText(outcome)}`)
+  else if (!options.quiet)
+    terminal.out(`${outcomeText(outcome, terminal)}${filesText(outcome)}${renewalText(options.workspace)}`)
   return 0
+}
+
+/** The packages' timer looks after one workspace. */
+function renewalText(workspace: string): string {
+  const command =
+    resolve(workspace) === DEFAULT_WORKSPACE
+      ? "systemctl enable --now cosmian_vm_certtool.timer"
+      : `a timer of yours for: cosmian_vm certtool renew -w ${resolve(workspace)}`
+  return `       renewals: ${printable(command)}\n`
 }
 
 export interface RenewOptions extends Talk {

@@ -1,5 +1,11 @@
 import { defineCommand } from "citty"
-import { CHALLENGE_TYPES, KEY_TYPES, REVOCATION_REASONS, type RevocationReason } from "../acme/kinds.ts"
+import {
+  CHALLENGE_TYPES,
+  DEFAULT_WORKSPACE,
+  KEY_TYPES,
+  REVOCATION_REASONS,
+  type RevocationReason,
+} from "../acme/kinds.ts"
 import { listOf, meta, repeatable } from "./command.ts"
 
 const REASONS = Object.keys(REVOCATION_REASONS).filter(
@@ -13,7 +19,7 @@ const commonArgs = {
     type: "string",
     alias: "w",
     valueHint: "DIR",
-    default: "/var/lib/cosmian_vm/data/acme",
+    default: DEFAULT_WORKSPACE,
     description: "where account, keys, certificates and their settings are kept, on the encrypted volume",
   },
   json: { type: "boolean", description: "print one JSON object on standard output" },
