@@ -240,7 +240,7 @@ test("settings are written and read back, for each kind of challenge", () => {
     directory: "https://ca.test/dir",
     caFile: null,
     email: null,
-    key: { type: "p256", reuse: true },
+    key: { type: "p256", reuse: true, derived: { salt: "00ff", simulate: null } },
     profile: "short",
     output: "/x",
     deployHooks: [["nginx", "-s", "reload"]],

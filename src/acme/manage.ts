@@ -7,7 +7,12 @@ import { issue } from "./issue.ts"
 import { keyTypeOf, makeKey } from "./keys.ts"
 import type { AcmeNetwork } from "./network.ts"
 import { fetchRenewalWindow, renewalTime, timeWithin } from "./renewal-info.ts"
-import type { CertificateSettings, CertificateState, ChallengeSettings } from "./settings.ts"
+import type {
+  CertificateSettings,
+  CertificateState,
+  ChallengeSettings,
+  DerivedKeySettings,
+} from "./settings.ts"
 import type { Solver } from "./solver.ts"
 import { TlsAlpnListener } from "./tls-alpn-solver.ts"
 import type { CertificateFolder, Workspace } from "./workspace.ts"
@@ -18,6 +23,8 @@ export interface CertificateTools {
   /** @param caFile authorities that the server's certificate is checked by; null: the usual ones. */
   readonly network: (caFile: string | null) => AcmeNetwork
   readonly runHook: RunHook
+  /** A P-256 key of the TEE, PKCS #8 in PEM: the same for the same salt. */
+  readonly deriveKey: (settings: DerivedKeySettings) => Promise<string>
   readonly progress: (step: string) => void
   readonly warn: (error: unknown) => void
 }
@@ -154,8 +161,8 @@ async function issueAndInstall(
       names: settings.names,
       profile: settings.profile,
       replaces: replaced ? (former?.issued.renewalId ?? null) : null,
-      keyKind: `${settings.key.type} ${settings.key.reuse ? "reused" : "new"}`,
-      makeKey: () => keyFor(settings, former),
+      keyKind: JSON.stringify(settings.key),
+      makeKey: () => keyFor(tools, settings, former),
     },
   )
   folder.install({ chainPem: issued.chainPem, keyPem })
@@ -210,8 +217,13 @@ function requireProfile({ profile }: CertificateSettings, { profiles }: AcmeDire
   })
 }
 
-/** A key that was revoked with its certificate is not used again. */
-async function keyFor({ key }: CertificateSettings, former: Known | null): Promise<string> {
+/** A key that was revoked with its certificate is not used again, unless it is derived: then another salt has to be chosen. */
+async function keyFor(
+  { deriveKey }: CertificateTools,
+  { key }: CertificateSettings,
+  former: Known | null,
+): Promise<string> {
+  if (key.derived !== null) return deriveKey(key.derived)
   const present = key.reuse && former?.state.revokedAt === null ? former.folder.current() : null
   if (present !== null && keyTypeOf(present.keyPem, "the present key") === key.type) return present.keyPem
   return makeKey(key.type)
@@ -317,7 +329,7 @@ function isDue({ state }: Known, now: Date): boolean {
 /** Whether two settings come to the same certificate. */
 function sameKind(a: CertificateSettings, b: CertificateSettings): boolean {
   const kind = ({ names, directory, profile, key }: CertificateSettings) =>
-    JSON.stringify([[...names].sort(), directory, profile, key.type])
+    JSON.stringify([[...names].sort(), directory, profile, key.type, key.derived])
   return kind(a) === kind(b)
 }
 

@@ -15,6 +15,15 @@ export interface KeySettings {
   readonly type: KeyType
   /** The present key stays at a renewal. */
   readonly reuse: boolean
+  /** Derived inside the TEE, so the same each time; null: made at random. */
+  readonly derived: DerivedKeySettings | null
+}
+
+export interface DerivedKeySettings {
+  /** Hex; empty: none. */
+  readonly salt: string
+  /** Directory of a simulated TEE; null: this machine's. */
+  readonly simulate: string | null
 }
 
 /** All that a renewal has to know: written once the certificate is there. */
@@ -74,7 +83,13 @@ const schema = z.strictObject({
       wait_seconds: z.int().min(0).max(3600),
     }),
   ]),
-  key: z.strictObject({ type: z.enum(KEY_TYPES), reuse: z.boolean() }),
+  key: z.strictObject({
+    type: z.enum(KEY_TYPES),
+    reuse: z.boolean(),
+    derived: z
+      .strictObject({ salt: z.string().regex(/^([0-9a-f]{2}){0,64}$/), simulate: path.nullable() })
+      .nullable(),
+  }),
   profile: z.string().max(255).nullable(),
   output: path.nullable(),
   deploy_hooks: z.array(words).max(16),

@@ -18,7 +18,7 @@ import {
 import { certificateNamesOf, directoryOf, isWildcard } from "../acme/names.ts"
 import type { CertificateSettings, ChallengeSettings } from "../acme/settings.ts"
 import { CATALOGUE, type CodedError, UsageError } from "../errors.ts"
-import { fromBase64 } from "../formats/hex.ts"
+import { fromBase64, toHex } from "../formats/hex.ts"
 import { printable } from "../formats/path-text.ts"
 import { certificateTools, outcomeJson, outcomeText } from "./acme-tools.ts"
 import { readToken } from "./input-files.ts"
@@ -51,6 +51,10 @@ export interface AcmeOptions extends Talk {
   readonly dnsWait: string
   readonly keyType: KeyType
   readonly reuseKey: boolean
+  /** Salt; null: the key is made at random. */
+  readonly derivedFromTee: Uint8Array | null
+  /** Directory of a simulated TEE; null: this machine's. */
+  readonly simulate: string | null
   readonly profile: string | null
   readonly eabKid: string | null
   readonly eabKeyFile: string | null
@@ -200,11 +204,18 @@ function settingsOf(options: AcmeOptions): CertificateSettings {
     caFile: options.caFile === null ? null : resolve(options.caFile),
     email: options.email === null ? null : emailOf(options.email),
     challenge: challengeOf(options, names),
-    key: { type: options.keyType, reuse: options.reuseKey },
+    key: keyOf(options),
     profile: options.profile,
     output: options.output === null ? null : resolve(options.output),
     deployHooks: options.deployHooks.map((hook) => wordsOf(hook, "--deploy-hook")),
   }
+}
+
+function keyOf({ keyType, reuseKey, derivedFromTee, simulate }: AcmeOptions): CertificateSettings["key"] {
+  if (derivedFromTee === null) return { type: keyType, reuse: reuseKey, derived: null }
+  if (keyType !== "p256") throw exclusive("--derived-from-tee", `--key-type ${keyType}`)
+  const derived = { salt: toHex(derivedFromTee), simulate: simulate === null ? null : resolve(simulate) }
+  return { type: keyType, reuse: true, derived }
 }
 
 function directoryUrlOf({ directory, staging }: AcmeOptions): string {

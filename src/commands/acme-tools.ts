@@ -7,6 +7,7 @@ import type { CertificateTools, Outcome } from "../acme/manage.ts"
 import type { AcmeNetwork } from "../acme/network.ts"
 import { Workspace } from "../acme/workspace.ts"
 import { flushDirectory, writeFileAtomically } from "../agent/atomic-file.ts"
+import { DEFAULT_BINDING } from "../agent/derived-key.ts"
 import { CHILD_ENVIRONMENT, findProgram, runWith } from "../agent/run-command.ts"
 import { AcmeError, UsageError } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
@@ -32,6 +33,17 @@ export function certificateTools(
     workspace: new Workspace(workspace, { write: writeFileAtomically, flush: flushDirectory }),
     network: (caFile) => networkOf(caFile, signal),
     runHook,
+    deriveKey: async ({ salt, simulate }) => {
+      const { deriveKey } = await import("./key-derive.ts")
+      const input = {
+        type: "p256",
+        salt: Uint8Array.from(Buffer.from(salt, "hex")),
+        purpose: "acme",
+      } as const
+      const { key } = await deriveKey({ ...input, rootKey: "vcek", fields: DEFAULT_BINDING }, simulate)
+      key.privateRaw.fill(0)
+      return key.privatePem
+    },
     progress: (step) => progress.step(step),
     warn: (error) => {
       progress.clear()

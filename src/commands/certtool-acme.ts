@@ -6,12 +6,15 @@ import {
   REVOCATION_REASONS,
   type RevocationReason,
 } from "../acme/kinds.ts"
+import { hexOf } from "./attestation-validate.ts"
 import { listOf, meta, repeatable } from "./command.ts"
 
 const REASONS = Object.keys(REVOCATION_REASONS).filter(
   (name): name is RevocationReason => name in REVOCATION_REASONS,
 )
 
+/** Bytes. */
+const MAX_SALT = 64
 const CHALLENGES = [...CHALLENGE_TYPES]
 
 const commonArgs = {
@@ -137,6 +140,17 @@ export const acmeCommand = defineCommand({
       type: "boolean",
       description: "keep the key at renewals, where clients pin it",
     },
+    "derived-from-tee": {
+      type: "string",
+      valueHint: "HEX",
+      description:
+        "derive the key from the TEE with this salt, bound to the measurement, instead of making it at random",
+    },
+    simulate: {
+      type: "string",
+      valueHint: "DIR",
+      description: "with --derived-from-tee: take the simulated TEE in DIR (agent --simulate)",
+    },
     profile: {
       type: "string",
       valueHint: "NAME",
@@ -162,6 +176,7 @@ export const acmeCommand = defineCommand({
   },
   async run({ args }) {
     const { acme } = await import("./acme-actions.ts")
+    const salt = args["derived-from-tee"]
     return acme({
       ...commonOf(args),
       domain: args.domain,
@@ -179,6 +194,8 @@ export const acmeCommand = defineCommand({
       dnsWait: args["dns-wait"],
       keyType: args["key-type"],
       reuseKey: args["reuse-key"] === true,
+      derivedFromTee: salt === undefined ? null : hexOf(salt, "--derived-from-tee", MAX_SALT),
+      simulate: args.simulate ?? null,
       profile: args.profile ?? null,
       eabKid: args["eab-kid"] ?? null,
       eabKeyFile: args["eab-key-file"] ?? null,

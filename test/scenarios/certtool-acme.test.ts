@@ -162,6 +162,24 @@ describe.skipIf(!HAVE_PEBBLE)("certtool acme, against pebble", () => {
     }
   })
 
+  test("a key derived from the TEE is the same again, also in another workspace; another salt gives another", async () => {
+    const simulate = join(root, "simulated-tee")
+    const keyWith = async (salt: string, here = place()) => {
+      const done = await obtain(here, "tee.example.com", "--derived-from-tee", salt, "--simulate", simulate)
+      expect([done.code, done.json.action]).toEqual([EXIT.ok, "issued"])
+      return readFileSync(join(here.output, "key.pem"), "utf8")
+    }
+    const here = place()
+    const key = await keyWith("00ff", here)
+    expect(pairFits(here.output)).toBe(true)
+    expect((await certtool("renew", ...here.where, "--force")).code).toBe(EXIT.ok)
+    expect(readFileSync(join(here.output, "key.pem"), "utf8")).toBe(key)
+    expect(await keyWith("00FF")).toBe(key)
+    expect(await keyWith("00fe")).not.toBe(key)
+    const rsa = await obtain(place(), "tee.example.com", "--derived-from-tee", "00", "--key-type", "rsa2048")
+    expect([rsa.code, rsa.json.error?.code]).toEqual([EXIT.usage, "ERR_BAD_VALUE"])
+  })
+
   test("through a web server's directory, which is left as it was", async () => {
     const here = place()
     const webroot = join(here.dir, "www")
