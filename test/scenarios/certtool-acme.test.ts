@@ -527,7 +527,7 @@ describe.skipIf(!HAVE_PEBBLE)("R1: what goes wrong at the authority", () => {
     })
     const profile = await obtain(here, "x.example.com", "--profile", "none")
     expect([profile.code, profile.json.error?.code]).toEqual([EXIT.usage, "ERR_ACME_PROFILE"])
-  }, 60_000)
+  })
 })
 
 describe.skipIf(!HAVE_PEBBLE)("certtool renew", () => {
@@ -626,7 +626,7 @@ describe.skipIf(!HAVE_PEBBLE)("certtool renew", () => {
     } finally {
       await vm.remove()
     }
-  }, 60_000)
+  })
 
   test("A4: killed at each signed request to the authority, the next run goes on, and the pair in use always fits", async () => {
     const rules = { kill: -1, count: 0, child: null as Bun.Subprocess | null }
@@ -669,7 +669,7 @@ describe.skipIf(!HAVE_PEBBLE)("certtool renew", () => {
         }
       },
     )
-  }, 120_000)
+  })
 
   test("A4: killed while a deploy hook runs, the hook is run again, and no other certificate is ordered", async () => {
     const here = place()
@@ -770,14 +770,21 @@ function connecting(port: number) {
   const serials: string[] = []
   let running = true
   const deadline = Date.now() + 30_000
+  const serialSeen = async () => {
+    const { promise, resolve } = Promise.withResolvers<string | Error>()
+    const socket = connect({ host: "127.0.0.1", port, rejectUnauthorized: false })
+    socket.once("secureConnect", () => resolve(socket.getPeerX509Certificate()?.serialNumber ?? ""))
+    socket.once("error", resolve)
+    const result = await promise
+    socket.destroy()
+    return result
+  }
   const client = async () => {
     while (running && Date.now() < deadline) {
-      const { promise, resolve } = Promise.withResolvers<string | Error>()
-      const socket = connect({ host: "127.0.0.1", port, rejectUnauthorized: false })
-      socket.once("secureConnect", () => resolve(socket.getPeerX509Certificate()?.serialNumber ?? ""))
-      socket.once("error", resolve)
-      const result = await promise
-      socket.destroy()
+      // The kernel may reset a connection that it made in the very instant of a change, where net.ipv4.tcp_migrate_req is 0:
+      // such a client asks again, once.
+      const first = await serialSeen()
+      const result = typeof first === "string" ? first : await serialSeen()
       if (typeof result === "string") serials.push(result)
       else failures.push(result.message)
       await Bun.sleep(20)
