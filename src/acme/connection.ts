@@ -160,19 +160,6 @@ export class AcmeConnection {
     return this.#url
   }
 
-  /** @throws AcmeError ERR_ACME_UNREACHABLE, ERR_ACME_ANSWER, … */
-  async directory(): Promise<AcmeDirectory> {
-    const url = this.#account.directory
-    const { data } = await this.#exchange({ method: "GET", url, headers: {}, body: null })
-    const { renewalInfo, meta } = checked(directorySchema, data, url)
-    return {
-      terms: meta?.termsOfService ?? null,
-      profiles: new Map(Object.entries(meta?.profiles ?? {})),
-      renewalInfo: renewalInfo ?? null,
-      bindingRequired: meta?.externalAccountRequired === true,
-    }
-  }
-
   /**
    * Registers the key, or finds the account that it has already. An account that is known by its URL is only asked for.
    * @throws AcmeError ERR_ACME_ACCOUNT where the server does not know this key, ERR_ACME_ACCOUNT_BINDING
@@ -324,6 +311,21 @@ export class AcmeConnection {
         problem: error === undefined ? null : parseProblem(error),
       })),
     }
+  }
+}
+
+/**
+ * What a server offers.
+ * @throws AcmeError ERR_ACME_UNREACHABLE, ERR_ACME_ANSWER, …
+ */
+export async function fetchDirectory(network: AcmeNetwork, url: string): Promise<AcmeDirectory> {
+  const { text: body } = await exchange(network, { method: "GET", url, headers: {}, body: null })
+  const { renewalInfo, meta } = checked(directorySchema, parseJson(body, url), url)
+  return {
+    terms: meta?.termsOfService ?? null,
+    profiles: new Map(Object.entries(meta?.profiles ?? {})),
+    renewalInfo: renewalInfo ?? null,
+    bindingRequired: meta?.externalAccountRequired === true,
   }
 }
 

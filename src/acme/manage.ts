@@ -1,6 +1,6 @@
 import { AcmeError, CodedError } from "../errors.ts"
 import { type IssuedCertificate, readIssued } from "./certificate.ts"
-import { type AccountBinding, AcmeConnection, type AcmeDirectory } from "./connection.ts"
+import { type AccountBinding, AcmeConnection, type AcmeDirectory, fetchDirectory } from "./connection.ts"
 import { DnsHook, type RunHook } from "./dns-solver.ts"
 import { HttpListener, Webroot } from "./http-solver.ts"
 import { issue } from "./issue.ts"
@@ -69,7 +69,7 @@ export async function obtainCertificate(
   const folder = tools.workspace.folder(name)
   const release = folder.lock()
   try {
-    const found = knownOrNull(folder)
+    const found = knownOrWarning(tools, folder)
     const now = tools.network(settings.caFile).now()
     if (found !== null && !force && sameKind(found.settings, settings) && !isDue(found, now)) {
       const known = { ...found, settings }
@@ -192,7 +192,7 @@ async function connect(
   const account = { directory: settings.directory, keyPem, url }
   const connection = await AcmeConnection.open(network, account, binding)
   progress(`asking ${new URL(settings.directory).host}`)
-  const directory = await connection.directory()
+  const directory = await fetchDirectory(network, settings.directory)
   if (url === null && directory.bindingRequired && binding === null)
     throw new AcmeError("ERR_ACME_ACCOUNT_BINDING", {
       at: settings.directory,
@@ -263,9 +263,8 @@ async function putToUse(tools: CertificateTools, known: Known): Promise<Known> {
 async function asked(tools: CertificateTools, network: AcmeNetwork, known: Known): Promise<Known> {
   const { folder, settings, state, issued } = known
   if ((state.checkAfter?.getTime() ?? 0) > network.now().getTime()) return known
-  const account = { directory: settings.directory, keyPem: await makeKey("p256"), url: null }
   try {
-    const directory = await (await AcmeConnection.open(network, account)).directory()
+    const directory = await fetchDirectory(network, settings.directory)
     const plan = await planned(tools, network, directory, issued, state.renewAt)
     const changed = { ...state, ...plan }
     folder.save(settings, changed)
@@ -313,6 +312,17 @@ function knownOf(folder: CertificateFolder): Known {
     found: "not all of them",
     hint: "run certtool acme again with the options of this certificate",
   })
+}
+
+/** What cannot be read is made anew. */
+function knownOrWarning({ warn }: CertificateTools, folder: CertificateFolder): Known | null {
+  try {
+    return knownOrNull(folder)
+  } catch (error) {
+    if (!(error instanceof AcmeError)) throw error
+    warn(error)
+    return null
+  }
 }
 
 function knownOrNull(folder: CertificateFolder): Known | null {

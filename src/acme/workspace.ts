@@ -12,7 +12,7 @@ import {
   statSync,
   symlinkSync,
 } from "node:fs"
-import { basename, join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { AcmeError } from "../errors.ts"
 import { type CertificateSettings, type CertificateState, encodeSettings, parseSettings } from "./settings.ts"
 
@@ -108,6 +108,7 @@ export class AccountFiles {
 
   /** Written before the account is registered, so that a run that was cut short finds its account again. */
   saveKey(keyPem: string): void {
+    requireOwn(dirname(this.path))
     requireOwn(this.path)
     this.#files.write(join(this.path, KEY), keyPem, 0o600)
   }
@@ -145,6 +146,7 @@ export class CertificateFolder {
    * @throws AcmeError ERR_ACME_BUSY
    */
   lock(): () => void {
+    requireTrusted(dirname(this.path))
     requireOwn(this.path)
     // An abstract socket: the kernel takes it back from a process that is killed, and nothing is left to clean up.
     const hash = createHash("sha256").update(realpathSync(this.path)).digest("hex")
@@ -290,10 +292,23 @@ function requireOwn(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 })
   const found = lstatSync(path)
   if (found.isDirectory() && found.uid === process.getuid?.() && (found.mode & 0o022) === 0) return
-  throw new AcmeError("ERR_ACME_WORKSPACE", {
+  throw untrusted(path, found)
+}
+
+/** Whoever may rename in the directory above can put another one in the place of ours: nobody but root, or a sticky bit. */
+function requireTrusted(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+  const found = statSync(path)
+  const sticky = (found.mode & 0o1000) !== 0
+  if ([0, process.getuid?.()].includes(found.uid) && (sticky || (found.mode & 0o022) === 0)) return
+  throw untrusted(path, found)
+}
+
+function untrusted(path: string, { uid, mode }: { uid: number; mode: number }): AcmeError {
+  return new AcmeError("ERR_ACME_WORKSPACE", {
     at: path,
     expected: "a directory of ours that nobody else may write to",
-    found: `owner ${found.uid}, mode ${(found.mode & 0o7777).toString(8)}`,
+    found: `owner ${uid}, mode ${(mode & 0o7777).toString(8)}`,
     hint: "choose a workspace that is yours alone",
   })
 }

@@ -44,7 +44,7 @@ export function certificateTools(
       key.privateRaw.fill(0)
       return key.privatePem
     },
-    progress: (step) => progress.step(step),
+    progress: (step) => progress.step(printable(step)),
     warn: (error) => {
       progress.clear()
       const { code, message } = codedFrom(error)

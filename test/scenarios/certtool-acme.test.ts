@@ -549,6 +549,23 @@ describe.skipIf(!HAVE_PEBBLE)("certtool renew", () => {
       EXIT.operational,
       "ERR_ACME_WORKSPACE",
     ])
+    chmodSync(join(here.workspace, "fresh.example.com"), 0o700)
+    chmodSync(here.workspace, 0o777)
+    expect(
+      (await certtool("renew", "fresh.example.com", ...here.where)).json.certificates?.[0]?.error?.code,
+    ).toBe("ERR_ACME_WORKSPACE")
+    chmodSync(here.workspace, 0o700)
+    // Settings that cannot be read: acme writes them anew.
+    writeFileSync(join(here.workspace, "fresh.example.com/certificate.json"), "{")
+    const broken = await certtool("renew", "fresh.example.com", ...here.where)
+    expect([broken.code, broken.json.certificates?.[0]?.error?.code]).toEqual([
+      EXIT.operational,
+      "ERR_ACME_WORKSPACE",
+    ])
+    expect((await obtain(here, "fresh.example.com")).json.action).toBe("issued")
+    expect((await certtool("renew", "fresh.example.com", ...here.where)).json.certificates?.[0]?.action).toBe(
+      "kept",
+    )
     const empty = await certtool("renew", "-w", join(here.dir, "empty"))
     expect([empty.code, empty.json.certificates]).toEqual([EXIT.ok, []])
   })
