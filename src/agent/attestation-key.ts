@@ -10,7 +10,7 @@ import { spkiOf } from "../verify/tpm-signature.ts"
  * Source: TCG EK Credential Profile for TPM Family 2.0, version 2.5, section 2.2.1.4 "Low Range" (L-2, L-1) and 2.2.1.5 "High
  * Range" (H-2, H-3, H-1, H-6, H-7).
  */
-const EK_CERTIFICATES = [
+export const EK_CERTIFICATES = [
   0x01c0_000a, 0x01c0_0002, 0x01c0_0014, 0x01c0_0016, 0x01c0_0012, 0x01c0_001c, 0x01c0_001e,
 ] as const
 /** Where makers put the certificates above, one after the other. Source: the same, section 2.2.1.5.2 "EK Certificate Chains". */
@@ -25,6 +25,8 @@ const GOOGLE_KEYS = [
 ] as const
 /** Persistent handle of a key made from such a template: next to our own. */
 const PLATFORM_AK_HANDLE = 0x8100_0052
+/** Where an attestation key may be that the agent signs with: a platform's, its own. */
+export const AK_HANDLES = [PLATFORM_AK_HANDLE, 0x8100_0051] as const
 /** More certificates than this are no chain. */
 const MAX_CHAIN = 8
 

@@ -182,7 +182,7 @@ async function simulatedMachine(dir: string, log: Log): Promise<Machine> {
 }
 
 /** @throws UsageError ERR_CONFIG, ERR_BAD_VALUE. */
-function configurationOf(options: AgentCommandOptions): AgentConfig {
+export function configurationOf(options: AgentCommandOptions): AgentConfig {
   const base = options.simulate === null ? STATE_DIRECTORY : resolve(options.simulate)
   const file = options.configuration ?? (options.simulate === null ? DEFAULT_CONFIGURATION : null)
   const config =

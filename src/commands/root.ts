@@ -23,6 +23,7 @@ export const rootCommand = {
     owner: ownerCommand,
     cli: cliCommand,
     agent: async () => (await import("./agent.ts")).agentCommand,
+    doctor: async () => (await import("./doctor.ts")).doctorCommand,
     bootstrap: async () => (await import("./bootstrap.ts")).bootstrapCommand,
     attestation: async () => (await import("./attestation.ts")).attestationCommand,
     certtool: async () => (await import("./certtool.ts")).certtoolCommand,

@@ -107,6 +107,12 @@ export async function extendSimulatedPcr(dir: string, pcr: number, data: Uint8Ar
   await withTpm(machine.tcti, (worker) => extend(worker, pcr, data))
 }
 
+/** A simulated machine that runs, for another process. @throws NativeError ERR_SIMULATOR_OFF */
+export function findSimulatedMachine(dir: string): Pick<SimulatedMachine, "tcti" | "ima"> {
+  const { root, machine } = runningMachine(dir)
+  return { tcti: machine.tcti, ima: openMeasurementList(imaDirectory(root)) }
+}
+
 async function boot(root: string, worker: DeviceWorker<TpmOperations>): Promise<void> {
   const measurements = simulatedBoot(root)
   for (const { pcr, measured } of measurements) await extend(worker, pcr, measured)

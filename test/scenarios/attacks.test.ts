@@ -14,12 +14,13 @@ import { ALG } from "../../src/formats/tpm/algorithms.ts"
 import { encodeAttest, parseAttest } from "../../src/formats/tpm/attest.ts"
 import { selectPcrs } from "../../src/formats/tpm/pcr-selection.ts"
 import { encodePublic, OBJECT, parsePublic } from "../../src/formats/tpm/public.ts"
-import { encodeSignature } from "../../src/formats/tpm/signature.ts"
+import { encodeSignature, type TpmSignature } from "../../src/formats/tpm/signature.ts"
 import { parseCrl } from "../../src/formats/x509/crl.ts"
 import { encodeSnapshot, parseSnapshot, type Snapshot } from "../../src/policy/snapshot.ts"
 import { parseTomlPolicy } from "../../src/policy/toml-policy.ts"
 import { parseWhitelist } from "../../src/policy/whitelist.ts"
 import { emptyTdxPolicy } from "../fakes/snapshots.ts"
+import { makeSoftwareAk, type SoftwareAk } from "../fakes/software-ak.ts"
 import { Lab, newTlsKey, outcome, sha256 } from "./lab.ts"
 
 let lab: Lab
@@ -284,6 +285,137 @@ describe("TPM", () => {
     expect(result.codes).toContain("ERR_TPM_AK_ATTRIBUTES")
   })
 
+  test("M1: the same when the snapshot is taken: the verdict says that nothing proves the key, and --tpm-ca refuses it", async () => {
+    const key = softwareKey((honest) => honest)
+    const nonce = randomBytes(32)
+    const honest = await lab.evidence(nonce)
+    const forged = await lab.evidenceWithKey(nonce, key.publicArea(tpmOf(honest).akPublic), (extraData) =>
+      key.signed(encodeAttest({ ...parseAttest(tpmOf(honest).quote), extraData })),
+    )
+    const unasked = lab.judge(forged, nonce, { reference: null })
+    expect(unasked.verdict).toMatchObject({ passed: true, assurance: { akProvenBy: "tee-report" } })
+    expect(unasked.verdict.claims.find(({ check }) => check === "ak")?.status).toBe("warning")
+    // Root has the genuine TPM at hand, and asks it for help.
+    const tpmAuthorities = lab.tpmAuthorities()
+    const judged = async (evidence: Evidence) => {
+      const credential = await lab.credential(tpmOf(evidence))
+      return outcome(lab.judge(evidence, nonce, { reference: null, tpmAuthorities, credential }))
+    }
+    expect(await judged(honest)).toEqual({ exit: EXIT.ok, codes: [] })
+    expect(await judged(forged)).toEqual({ exit: EXIT.tpm, codes: ["ERR_TPM_COMMAND"] })
+    const stranger = { ...tpmOf(honest), ekCertificate: tpmOf(await other.evidence(nonce)).ekCertificate }
+    expect(await judged({ ...honest, tpm: stranger })).toEqual({
+      exit: EXIT.tpm,
+      codes: ["ERR_CERT_UNTRUSTED"],
+    })
+    expect(await judged({ ...honest, tpm: { ...tpmOf(honest), ekCertificate: null } })).toEqual({
+      exit: EXIT.tpm,
+      codes: ["ERR_TPM_AK_UNPROVEN"],
+    })
+  })
+
+  test("M1: a key in software, after the snapshot was enrolled", async () => {
+    const enrolled = await lab.enrolledSnapshot()
+    const key = softwareKey((honest) => honest)
+    const nonce = randomBytes(32)
+    const honest = await lab.evidence(nonce)
+    expect(outcome(lab.judge(honest, nonce, { reference: enrolled }))).toEqual({ exit: EXIT.ok, codes: [] })
+    const forged = await lab.evidenceWithKey(nonce, key.publicArea(tpmOf(honest).akPublic), (extraData) =>
+      key.signed(encodeAttest({ ...parseAttest(tpmOf(honest).quote), extraData })),
+    )
+    const result = outcome(lab.judge(forged, nonce, { reference: enrolled }))
+    expect(result.exit).toBe(EXIT.tpm)
+    expect(result.codes.toSorted()).toEqual(["ERR_TPM_AK_CHANGED", "ERR_TPM_AK_UNPROVEN"])
+  })
+
+  describe("M4: signatures that are none", () => {
+    /** A quote by a software key, that only its signature is judged by; `change` spoils one thing. */
+    async function signedBy(
+      key: SoftwareAk,
+      change: (made: { signature: TpmSignature; akPublic: Uint8Array }) => {
+        signature: TpmSignature
+        akPublic: Uint8Array
+      },
+    ) {
+      const nonce = randomBytes(32)
+      const honest = await lab.evidence(nonce)
+      // The report commits to the key that is shown, so that nothing but the signature is at fault.
+      const shown = change({ signature: key.signature(new Uint8Array(1)), akPublic: key.akPublic }).akPublic
+      const evidence = await lab.evidenceWithKey(nonce, shown, (extraData) => {
+        const quote = encodeAttest({ ...parseAttest(tpmOf(honest).quote), extraData })
+        const { signature } = change({ signature: key.signature(quote), akPublic: key.akPublic })
+        return { quote, signature: encodeSignature(signature) }
+      })
+      return outcome(lab.judge(evidence, nonce, { reference: null }))
+    }
+    const refusedAs = (code: string) => ({ exit: EXIT.tpm, codes: [code, "ERR_NOT_JUDGED"] })
+    const zero = new Uint8Array(32)
+    const ecdsa = makeSoftwareAk("ecdsa-p256")
+    const rsassa = makeSoftwareAk("rsassa")
+
+    test("the unchanged twins verify", async () => {
+      for (const key of [
+        ecdsa,
+        rsassa,
+        makeSoftwareAk("rsapss"),
+        makeSoftwareAk("ecdsa-p384", { hash: "sha256" }),
+      ])
+        expect(await signedBy(key, (made) => made)).toEqual({ exit: EXIT.ok, codes: [] })
+    })
+
+    test.each([
+      ["r zero", { r: zero }],
+      ["s zero", { s: zero }],
+      ["both zero", { r: zero, s: zero }],
+      [
+        "r at the order",
+        {
+          r: Uint8Array.from(
+            Buffer.from("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551", "hex"),
+          ),
+        },
+      ],
+    ])("ECDSA with %s", async (_, parts) => {
+      const result = await signedBy(ecdsa, ({ signature, akPublic }) => ({
+        akPublic,
+        signature: { ...signature, ...parts } as TpmSignature,
+      }))
+      expect(result).toEqual(refusedAs("ERR_TPM_SIGNATURE"))
+    })
+
+    test("an RSA key with exponent 1, under which every signature verifies", async () => {
+      const result = await signedBy(rsassa, ({ signature }) => {
+        const area = parsePublic(rsassa.akPublic)
+        return { signature, akPublic: encodePublic({ ...area, exponent: 1 } as typeof area) }
+      })
+      expect(result).toEqual(refusedAs("ERR_TPM_AK_KEY"))
+    })
+
+    test("PKCS#1 where the key is for PSS, and the reverse; another hash", async () => {
+      const pss = makeSoftwareAk("rsapss")
+      const named = (key: SoftwareAk, scheme: "rsassa" | "rsapss") =>
+        signedBy(key, ({ signature, akPublic }) => ({
+          akPublic,
+          signature: { ...signature, scheme } as TpmSignature,
+        }))
+      expect(await named(pss, "rsassa")).toEqual(refusedAs("ERR_TPM_SCHEME"))
+      expect(await named(rsassa, "rsapss")).toEqual(refusedAs("ERR_TPM_SCHEME"))
+      const hash = await signedBy(rsassa, ({ signature, akPublic }) => ({
+        akPublic,
+        signature: { ...signature, hash: ALG.sha1 },
+      }))
+      expect(hash).toEqual(refusedAs("ERR_TPM_SCHEME"))
+      // The scheme of both says PSS; what is signed is PKCS#1.
+      const area = parsePublic(rsassa.akPublic)
+      const disguised = encodePublic({ ...area, scheme: { scheme: ALG.rsapss, hash: ALG.sha256 } })
+      const result = await signedBy(rsassa, ({ signature }) => ({
+        akPublic: disguised,
+        signature: { ...signature, scheme: "rsapss" } as TpmSignature,
+      }))
+      expect(result).toEqual(refusedAs("ERR_TPM_SIGNATURE"))
+    })
+  })
+
   test.each([
     ["16 added", [...EVIDENCE_PCRS, 16]],
     ["only 16 and 23, which can be reset", [16, 23]],
@@ -352,6 +484,51 @@ describe("TPM", () => {
     })
     expect(result.exit).toBe(EXIT.tpm)
     expect(result.codes).toContain("ERR_TPM_PCR_DIGEST")
+  })
+
+  test("M5: an empty selection, and one in another order of banks", async () => {
+    const key = softwareKey((honest) => honest)
+    const nonce = randomBytes(32)
+    const honest = await lab.evidence(nonce)
+    for (const pcrSelect of [
+      [],
+      [selectPcrs(ALG.sha256, [])],
+      [selectPcrs(ALG.sha1, [0]), selectPcrs(ALG.sha256, EVIDENCE_PCRS)],
+    ]) {
+      const evidence = await lab.evidenceWithKey(nonce, key.publicArea(tpmOf(honest).akPublic), (extraData) =>
+        key.signed(encodeAttest({ ...parseAttest(tpmOf(honest).quote), extraData, pcrSelect })),
+      )
+      const result = outcome(lab.judge(evidence, nonce, { reference: null }))
+      expect(result.exit).toBe(EXIT.tpm)
+      expect(result.codes).toContain("ERR_TPM_PCR_SELECTION")
+    }
+  })
+
+  test("M6: suspended; a boot counter and a clock that went back", async () => {
+    // The key is the snapshot's here, so that only what it states about itself differs.
+    const key = softwareKey((honest) => honest)
+    const nonce = randomBytes(32)
+    const honest = await lab.evidence(nonce)
+    const then = parseAttest(tpmOf(honest).quote)
+    const stating = (change: Partial<typeof then>) =>
+      lab.evidenceWithKey(nonce, key.publicArea(tpmOf(honest).akPublic), (extraData) =>
+        key.signed(encodeAttest({ ...then, extraData, ...change })),
+      )
+    const known = lab.snapshotOf(await stating({}), nonce)
+    const judged = async (change: Partial<typeof then>) =>
+      outcome(lab.judge(await stating(change), nonce, { reference: known }))
+    expect(await judged({})).toEqual({ exit: EXIT.ok, codes: [] })
+    expect(await judged({ restartCount: then.restartCount + 1 })).toEqual({
+      exit: EXIT.reboot,
+      codes: ["ERR_RESUMED"],
+    })
+    const back = await judged({ resetCount: then.resetCount - 1 })
+    expect(back.exit).toBe(EXIT.tpm)
+    expect(back.codes).toContain("ERR_TPM_ROLLED_BACK")
+    expect(await judged({ clock: then.clock - 1n })).toEqual({
+      exit: EXIT.tpm,
+      codes: ["ERR_TPM_ROLLED_BACK"],
+    })
   })
 
   test("no TPM part at all", async () => {

@@ -54,6 +54,27 @@ async function verified(args: string[] = trusted(), more: string[] = []) {
   return { code, stdout, stderr, verdict }
 }
 
+describe("doctor", () => {
+  test("of a simulated VM that runs: warned of what it is, and nothing fails", async () => {
+    const dir = dirname(vm.trustRoot)
+    const { code, stdout } = await run(["doctor", "--simulate", dir, "--json"])
+    expect(code).toBe(EXIT.ok)
+    const { healthy, checks } = JSON.parse(stdout)
+    expect(healthy).toBe(true)
+    const statusOf = (name: string) => checks.find(({ check }: { check: string }) => check === name)?.status
+    expect(
+      ["TEE", "TPM", "attestation key", "TPM certificate", "IMA list", "TLS certificate"].map(statusOf),
+    ).toEqual(["warn", "ok", "ok", "ok", "ok", "ok"])
+  })
+
+  test("of one that does not run, and of this machine, which is no confidential VM", async () => {
+    expect((await run(["doctor", "--simulate", files])).code).toBe(EXIT.operational)
+    const here = await run(["doctor", "--imds", "http://127.0.0.1:1", "--conf", join(files, "absent.toml")])
+    expect(here.code).toBe(EXIT.operational)
+    expect(here.stdout).toContain("[ FAIL ]")
+  })
+})
+
 describe("verify", () => {
   test("--policy adds requirements; one that is misspelt is refused", async () => {
     const policy = join(files, "policy.toml")

@@ -4,12 +4,22 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { AttestationKey } from "../../src/agent/attestation-key.ts"
+import { ekKeyOf } from "../../src/agent/ek-key.ts"
 import { collectEvidence } from "../../src/agent/evidence.ts"
+import { makeCredential } from "../../src/client/make-credential.ts"
 import { withVerified } from "../../src/commands/snapshot.ts"
+import { readTpmAuthorities } from "../../src/commands/tpm-authorities.ts"
 import { trustAnchorFromPem } from "../../src/endorsements/amd-roots.ts"
-import { type Evidence, evidenceQualifyingData, evidenceReportData } from "../../src/formats/evidence.ts"
+import { CodedError } from "../../src/errors.ts"
+import {
+  type Evidence,
+  evidenceQualifyingData,
+  evidenceReportData,
+  type TpmEvidence,
+} from "../../src/formats/evidence.ts"
 import type { SnpReportFields } from "../../src/formats/snp/report.ts"
 import { parsePublic, tpmName } from "../../src/formats/tpm/public.ts"
+import { parseCertificate } from "../../src/formats/x509/certificate.ts"
 import type { Devices } from "../../src/native/ports.ts"
 import {
   extendSimulatedPcr,
@@ -25,6 +35,8 @@ import type { Check } from "../../src/policy/verdict.ts"
 import { type JudgeInput, type Judgement, judge } from "../../src/policy/verify-vm.ts"
 import { EMPTY_WHITELIST } from "../../src/policy/whitelist.ts"
 import type { TrustAnchor } from "../../src/verify/snp.ts"
+import type { TpmAuthorities } from "../../src/verify/tpm-certificate.ts"
+import type { CredentialAnswer } from "../../src/verify/tpm-credential.ts"
 
 /** A TLS key, as DER SubjectPublicKeyInfo. */
 export function newTlsKey(): Uint8Array {
@@ -146,10 +158,44 @@ export class Lab {
     return { ...honest, tee: { ...honest.tee, report }, tpm: { ...honest.tpm, akPublic, ...made } }
   }
 
+  /** The maker of the lab's TPM, for who believes them. */
+  tpmAuthorities(): TpmAuthorities {
+    return readTpmAuthorities(join(this.#dir, "tpm-ca"))
+  }
+
+  /** What a challenge for the key of this evidence gives, when the lab's genuine TPM answers it. */
+  async credential({ akPublic, ekCertificate }: TpmEvidence): Promise<CredentialAnswer | CodedError | null> {
+    if (ekCertificate === null) return null
+    const ekSpki = parseCertificate(ekCertificate).spki
+    const akName = tpmName(parsePublic(akPublic))
+    const expected = Uint8Array.from(randomBytes(32))
+    try {
+      const request = { ek: ekKeyOf(ekSpki), ...makeCredential(ekSpki, akName, expected) }
+      const returned = (await this.#devices.tpm?.activateCredential(request)) ?? new Uint8Array(0)
+      return { ekSpki, akName, expected, returned }
+    } catch (error) {
+      if (error instanceof CodedError) return error
+      throw error
+    }
+  }
+
   /** A snapshot by honest code. The files are those of the measurement list. */
   async snapshot(changes: Partial<JudgeInput> = {}): Promise<Snapshot> {
     const nonce = randomBytes(32)
-    const judgement = this.judge(await this.evidence(nonce), nonce, { ...changes, reference: null })
+    return this.snapshotOf(await this.evidence(nonce), nonce, changes)
+  }
+
+  /** A snapshot whose TPM has proven its key. */
+  async enrolledSnapshot(): Promise<Snapshot> {
+    const nonce = randomBytes(32)
+    const evidence = await this.evidence(nonce)
+    const credential = evidence.tpm === null ? null : await this.credential(evidence.tpm)
+    return this.snapshotOf(evidence, nonce, { tpmAuthorities: this.tpmAuthorities(), credential })
+  }
+
+  /** A snapshot of the VM that this evidence is of. */
+  snapshotOf(evidence: Evidence, nonce: Uint8Array, changes: Partial<JudgeInput> = {}): Snapshot {
+    const judgement = this.judge(evidence, nonce, { ...changes, reference: null })
     if (!judgement.verdict.passed) throw new Error(JSON.stringify(judgement.verdict, null, 1))
     return withVerified(EMPTY, judgement, judgement.verdict)
   }
