@@ -1,6 +1,6 @@
 /** `npm run demo`: the main job from end to end on this machine, with a simulated TEE and a software TPM. */
 import { appendFileSync, chmodSync, copyFileSync } from "node:fs"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { createSelfSigned } from "../src/agent/identity.ts"
 import { EXECUTABLE, type SimulatedVm, simulatedVm } from "../test/executable.ts"
 import { startRelay } from "../test/relay.ts"
@@ -31,7 +31,8 @@ async function demo(vm: SimulatedVm): Promise<void> {
     await vm.exec(program)
   }
   say("From a laptop, the administrator takes a snapshot of the machine while it is good:\n")
-  await show(["snapshot", ...connection(vm.url), "-o", snapshot], 0)
+  const maker = join(dirname(vm.trustRoot), "tpm-ca")
+  await show(["snapshot", ...connection(vm.url), "--tpm-ca", maker, "-o", snapshot], 0)
 
   title("2. Is it still that machine?")
   await show(["verify", ...connection(vm.url), "-s", snapshot], 0)

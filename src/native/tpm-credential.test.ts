@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { generateKeyPairSync, randomBytes } from "node:crypto"
+import { createHash, generateKeyPairSync, randomBytes } from "node:crypto"
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -9,7 +9,8 @@ import { ekKeyOf } from "../agent/ek-key.ts"
 import { makeCredential } from "../client/make-credential.ts"
 import { readTpmAuthorities } from "../commands/tpm-authorities.ts"
 import { NativeError } from "../errors.ts"
-import { parsePublic, tpmName } from "../formats/tpm/public.ts"
+import { encodePublic, OBJECT, parsePublic, tpmName } from "../formats/tpm/public.ts"
+import { encodeWire, u16, u32 } from "../formats/tpm/wire.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
 import { verifyEkCertificate } from "../verify/tpm-certificate.ts"
 import { spkiOf } from "../verify/tpm-signature.ts"
@@ -75,6 +76,26 @@ const codeOf = (call: Promise<unknown>) =>
     (error: unknown) => (error instanceof NativeError ? error.code : error),
   )
 
+const RH_ENDORSEMENT = 0x4000_000b
+const RH_NULL = 0x4000_0007
+
+/** Bytes of any command. @param sessions one for each handle that needs authorization; empty passwords and HMACs. */
+function rawCommand(
+  code: number,
+  handles: readonly number[],
+  sessions: readonly number[],
+  parameters: Uint8Array,
+): Uint8Array {
+  const area = Buffer.concat(
+    sessions.map((session) => Buffer.concat([encodeWire(u32, session), Buffer.alloc(5)])),
+  )
+  const authorization = sessions.length === 0 ? [] : [encodeWire(u32, area.length), area]
+  const body = Buffer.concat([...handles.map((each) => encodeWire(u32, each)), ...authorization, parameters])
+  const tag = sessions.length === 0 ? 0x8001 : 0x8002
+  const head = [encodeWire(u16, tag), encodeWire(u32, 10 + body.length), encodeWire(u32, code)]
+  return Uint8Array.from(Buffer.concat([...head, body]))
+}
+
 describe.each(Object.entries(EKS))("%s", (_, index) => {
   test("swtpm's certificate leads to its authority, and the TPM opens what is made for both of its keys", async () => {
     const { der, ekSpki } = await certified(made, index)
@@ -125,6 +146,52 @@ test("an endorsement key that is not persistent is made again from its template"
   expect(await made.tpm.readPublic(0x8101_0001)).toBeNull()
   expect(await activate(made, rsa, made.akName)).toEqual(SECRET)
 }, 30_000)
+
+test("M1: a software key's public area, loaded into the genuine TPM, opens nothing: neither by password nor by a policy of its own", async () => {
+  const { ekSpki } = await certified(made, EKS["P-384"])
+  const transport = (await loadTss2())(made.software.tcti)
+  const send = (
+    code: number,
+    handles: readonly number[],
+    sessions: readonly number[],
+    parameters: Uint8Array,
+  ) => Buffer.from(transport.transceive(rawCommand(code, handles, sessions, parameters)))
+  const rcOf = (answer: Buffer) => answer.readUInt32BE(6)
+  const commandCode = Uint8Array.of(0, 0, 1, 0x47)
+  const policy = createHash("sha256")
+    .update(new Uint8Array(32))
+    .update(Uint8Array.of(0, 0, 1, 0x6c))
+    .update(commandCode)
+    .digest()
+  const { publicArea } = makeSoftwareAk("ecdsa-p256")
+  const withPolicy = {
+    ...publicArea,
+    objectAttributes: publicArea.objectAttributes | OBJECT.adminWithPolicy,
+    authPolicy: Uint8Array.from(policy),
+  }
+  const made2b = (bytes: Uint8Array) => Buffer.concat([encodeWire(u16, bytes.length), bytes])
+  for (const area of [publicArea, withPolicy]) {
+    const load = Buffer.concat([
+      encodeWire(u16, 0),
+      made2b(encodePublic(area)),
+      encodeWire(u32, RH_ENDORSEMENT),
+    ])
+    const loaded = send(0x167, [], [], load)
+    expect(rcOf(loaded)).toBe(0)
+    const handle = loaded.readUInt32BE(10)
+    const { idObject, encryptedSecret } = makeCredential(ekSpki, tpmName(area), SECRET)
+    const credential = Buffer.concat([made2b(idObject), made2b(encryptedSecret)])
+    const start = Buffer.concat([made2b(new Uint8Array(16)), Uint8Array.of(0, 0, 1, 0, 0x10, 0, 0x0b)])
+    const session = send(0x176, [RH_NULL, RH_NULL], [], start).readUInt32BE(10)
+    expect(rcOf(send(0x16c, [session], [], commandCode))).toBe(0)
+    for (const authorization of [commands.RS_PW, session])
+      expect(rcOf(send(0x147, [handle, 0x8101_0016], [authorization, commands.RS_PW], credential))).not.toBe(
+        0,
+      )
+    for (const each of [handle, session]) send(0x165, [], [], encodeWire(u32, each))
+  }
+  transport.close()
+})
 
 test("sessions and keys are given back: it works more often than a TPM has slots", async () => {
   const { ekSpki } = await certified(made, EKS["P-384"])
