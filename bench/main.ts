@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { build } from "../build.ts"
 import type { BenchResult } from "./result.ts"
 
-const NO_BENCHMARKS = ["main.ts", "result.ts", "sample.ts"]
+const NO_BENCHMARKS = ["main.ts", "result.ts", "sample.ts", "volume-throughput.ts"]
 
 function isModule(module: unknown): module is { run: () => Promise<BenchResult[]> } {
   return typeof module === "object" && module !== null && "run" in module && typeof module.run === "function"

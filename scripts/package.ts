@@ -35,7 +35,7 @@ const ARCHITECTURES = {
   "linux-arm64": { deb: "arm64", rpm: "aarch64" },
 } as const
 /** Names in /usr/sbin under which the executable is a tool of its own, and the command that it then is. */
-const TOOLS = { cosmian_vm_agent: "agent", cosmian_certtool: "certtool" } as const
+const TOOLS = { cosmian_vm_agent: "agent", cosmian_certtool: "certtool", cosmian_fstool: "fstool" } as const
 type PackagedTarget = keyof typeof ARCHITECTURES
 
 export interface PackageOptions {
@@ -80,6 +80,9 @@ async function stage(tree: string, executable: Built): Promise<void> {
   copyFileSync(executable.path, join(sbin, "cosmian_vm"))
   chmodSync(join(sbin, "cosmian_vm"), 0o755)
   for (const tool of Object.keys(TOOLS)) symlinkSync("cosmian_vm", join(sbin, tool))
+  // Volumes are mounted at boot whoever made them; without any it does nothing.
+  const wanted = folder(tree, "usr/lib/systemd/system/multi-user.target.wants")
+  symlinkSync("../mount_luks.service", join(wanted, "mount_luks.service"))
 
   const doc = folder(tree, "usr/share/doc/cosmian-vm")
   for (const file of readdirSync(join(ROOT, "docs")))

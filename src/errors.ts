@@ -402,6 +402,20 @@ export const CATALOGUE = {
   ERR_ACME_BUSY: { title: "another process is at work on this certificate", exit: "operational" },
   ERR_ACME_HOOK: { title: "a hook did not do its work", exit: "operational" },
   ERR_ACME_UNKNOWN: { title: "the workspace holds no such certificate", exit: "usage" },
+
+  // Encrypted volumes: fstool
+  ERR_PROGRAM_MISSING: { title: "a program that is needed is not installed", exit: "operational" },
+  ERR_PROGRAM_FAILED: { title: "a program did not do what it was told", exit: "operational" },
+  ERR_NO_SPACE: { title: "there is not enough room on the disk", exit: "operational" },
+  ERR_MOUNT_POINT: { title: "the mount point is in use", exit: "operational" },
+  ERR_VOLUME_UNKNOWN: { title: "there is no such volume", exit: "usage" },
+  ERR_VOLUME_EXISTS: { title: "something is there already", exit: "operational" },
+  ERR_VOLUME_BUSY: { title: "the volume is in use", exit: "operational" },
+  ERR_STORAGE_UNAVAILABLE: { title: "this machine cannot have encrypted volumes", exit: "operational" },
+  ERR_STORAGE_PLAIN: { title: "the agent's files would not be encrypted", exit: "operational" },
+  ERR_PASSPHRASE_WRONG: { title: "the passphrase does not open the volume", exit: "volume" },
+  ERR_VOLUME_NO_KEY: { title: "there is nothing to open the volume with", exit: "volume" },
+  ERR_LAST_KEY: { title: "the volume would be left without a key that a person can keep", exit: "usage" },
 } as const satisfies Record<string, CatalogueEntry>
 
 export type ErrorCode = keyof typeof CATALOGUE

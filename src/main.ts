@@ -4,9 +4,10 @@ import type { Command } from "./commands/command.ts"
 import { versionLine } from "./version.ts"
 
 /** Names under which the executable is a tool of its own (symlinks in /usr/sbin). */
-const TOOLS: ReadonlyMap<string, "agent" | "certtool"> = new Map([
+const TOOLS: ReadonlyMap<string, "agent" | "certtool" | "fstool"> = new Map([
   ["cosmian_vm_agent", "agent"],
   ["cosmian_certtool", "certtool"],
+  ["cosmian_fstool", "fstool"],
 ])
 
 if (isMainThread) process.exitCode = await main(process.argv.slice(2), basename(process.argv0))
@@ -38,7 +39,7 @@ async function main(argv: readonly string[], calledAs: string): Promise<number> 
 async function run(
   argv: readonly string[],
   name: string,
-  tool: "agent" | "certtool" | undefined,
+  tool: "agent" | "certtool" | "fstool" | undefined,
 ): Promise<number> {
   const { parseCommandLine } = await import("./commands/command-line.ts")
   const { rootCommand } = await import("./commands/root.ts")

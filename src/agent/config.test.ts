@@ -125,6 +125,41 @@ test("a root that is itself left out is refused: its snapshot would be empty", (
   )
 })
 
+describe("the agent's encrypted volume", () => {
+  const storageOf = (text: string) => parseAgentConfig(text, "agent.toml").storage
+
+  test("is required where nothing is said, as the predecessor's was", () => {
+    expect(storageOf(PREDECESSOR)).toEqual({
+      encrypted: "required",
+      sizeBytes: 500e6,
+      keepPassword: true,
+      pcrs: [],
+    })
+  })
+
+  test("can be made otherwise, or done without", () => {
+    const text =
+      '[storage]\nencrypted = "when-possible"\nsize = "1GiB"\nkeep_password = false\npcrs = [7, 4, 7]\n'
+    expect(storageOf(text)).toEqual({
+      encrypted: "when-possible",
+      sizeBytes: 2 ** 30,
+      keepPassword: false,
+      pcrs: [4, 7],
+    })
+  })
+
+  for (const line of [
+    'encrypted = "sometimes"',
+    'size = "big"',
+    "pcrs = [24]",
+    "pcrs = 7",
+    "keep_pasword = false",
+  ])
+    test(`${line} is refused`, () => {
+      expect(faultOf(`[storage]\n${line}\n`).code).toBe("ERR_CONFIG")
+    })
+})
+
 describe("service names that could be taken for something else are refused", () => {
   for (const name of ["-H root@elsewhere", "--help", "../evil", "a b", "", "a/b", "a\\nb", "$(x)"])
     test(JSON.stringify(name), () => {

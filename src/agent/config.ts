@@ -3,6 +3,7 @@ import { isIP } from "node:net"
 import { isAbsolute, join, normalize } from "node:path"
 import { parse, TomlError } from "smol-toml"
 import { CodedError, UsageError } from "../errors.ts"
+import { parseDataSize } from "../formats/data-size.ts"
 import { fromBase64, fromHex } from "../formats/hex.ts"
 import { isProvisionName, PROVISION_NAME_RULE } from "../formats/provision.ts"
 import { lineOfKey } from "../formats/toml-place.ts"
@@ -88,12 +89,30 @@ export interface AgentConfig {
     /** Whether package managers' databases are read. */
     readonly packages: boolean
   }
+  readonly storage: StorageConfig
   readonly limits: Limits
   /** Directory for the agent's own temporary files. */
   readonly temporary: string
   /** Settings that were accepted and have no effect. */
   readonly warnings: readonly string[]
 }
+
+/** Table `[storage]`: the encrypted volume that the agent's own files are in. */
+export interface StorageConfig {
+  /**
+   * `required`: the agent does not start without it. `when-possible`: it does on a machine that cannot have one. `off`: none
+   * is made, and none is missed.
+   */
+  readonly encrypted: (typeof ENCRYPTED)[number]
+  /** Bytes of the container, when it is made. */
+  readonly sizeBytes: number
+  /** Whether the password that it is made with is kept inside, readable by root. */
+  readonly keepPassword: boolean
+  /** PCRs that the TPM opens it under, when it is made; none: any boot. */
+  readonly pcrs: readonly number[]
+}
+
+const ENCRYPTED = ["required", "when-possible", "off"] as const
 
 /** Table `[limits]`. */
 export interface Limits {
@@ -127,7 +146,7 @@ const LIMITS: { readonly [K in keyof Limits]: readonly [key: string, fallback: n
 /**
  * Reads the text of `agent.toml`.
  * Settings of Cosmian VM 1.3 are understood; unknown ones in its tables are accepted with a warning. In our own tables
- * (`auth`, `snapshot`, `limits`) an unknown setting is an error, because a misspelt restriction must not be ignored.
+ * (`auth`, `snapshot`, `storage`, `limits`) an unknown setting is an error, because a misspelt restriction must not be ignored.
  * @param file name for messages.
  * @param base directory where relative paths start.
  * @throws UsageError ERR_CONFIG with line and key.
@@ -137,6 +156,7 @@ export function parseAgentConfig(text: string, file: string, base: string = STAT
   const agent = root.table("agent")
   const auth = root.table("auth")
   const snapshot = root.table("snapshot")
+  const storage = root.table("storage")
   const limits = root.table("limits")
   const config: AgentConfig = {
     file,
@@ -150,13 +170,14 @@ export function parseAgentConfig(text: string, file: string, base: string = STAT
     bootstrap: bootstrapOf(root, base),
     auth: authOf(auth, base),
     snapshot: snapshotOf(snapshot),
+    storage: storageOf(storage),
     limits: limitsOf(limits),
     temporary: join(base, "tmp"),
     warnings: root.shared.warnings,
   }
   agent.unknownKeys("warn")
   root.unknownKeys("warn")
-  for (const table of [auth, snapshot, limits]) table.unknownKeys("refuse")
+  for (const table of [auth, snapshot, storage, limits]) table.unknownKeys("refuse")
   return config
 }
 
@@ -317,6 +338,28 @@ function snapshotOf(snapshot: Table): AgentConfig["snapshot"] {
   return { root, exclude, packages: snapshot.boolean("packages", true) }
 }
 
+function storageOf(storage: Table): StorageConfig {
+  const encrypted = storage.string("encrypted") ?? "required"
+  const known = ENCRYPTED.find((each) => each === encrypted)
+  if (known === undefined) throw storage.fault("encrypted", ENCRYPTED.join(", "), JSON.stringify(encrypted))
+  return {
+    encrypted: known,
+    sizeBytes: sizeOf(storage, "size", "500MB"),
+    keepPassword: storage.boolean("keep_password", true),
+    pcrs: storage.integers("pcrs", 0, 23),
+  }
+}
+
+function sizeOf(table: Table, key: string, fallback: string): number {
+  const text = table.string(key) ?? fallback
+  try {
+    return parseDataSize(text, key)
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error
+    throw table.fault(key, error.expected ?? "a size", JSON.stringify(text))
+  }
+}
+
 function limitsOf(table: Table): Limits {
   const read = (name: keyof Limits) => {
     const [key, fallback, max] = LIMITS[name]
@@ -386,6 +429,16 @@ class Table {
       if (typeof item !== "string") throw this.fault(key, "an array of strings", `a ${kindOf(item)} in it`)
       return item
     })
+  }
+
+  /** Each once, ascending; none where it is absent. */
+  integers(key: string, min: number, max: number): number[] {
+    const value = this.has(key) ? this.#values[key] : []
+    const fits = (item: unknown): item is number =>
+      typeof item === "number" && Number.isInteger(item) && item >= min && item <= max
+    if (!Array.isArray(value) || !value.every(fits))
+      throw this.fault(key, `an array of integers from ${min} to ${max}`, JSON.stringify(value))
+    return [...new Set(value)].sort((a, b) => a - b)
   }
 
   integer(key: string, fallback: number, min: number, max: number): number {

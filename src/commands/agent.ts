@@ -9,6 +9,7 @@ import {
   parseAgentConfig,
   STATE_DIRECTORY,
 } from "../agent/config.ts"
+import { requireEncryptedData } from "../agent/encrypted-storage.ts"
 import { createLog, errorFields, type Log } from "../agent/log.ts"
 import { UsageError } from "../errors.ts"
 import { AZURE_VTPM } from "../formats/azure/vtpm.ts"
@@ -92,6 +93,7 @@ async function runAgent(options: AgentCommandOptions): Promise<number> {
     (line) => console.error(line),
     () => new Date(),
   )
+  if (options.simulate === null) requireStorage(config, log)
   const stopped = endSignal()
   // Until the server stands there is nothing to reload, and the signal's default would end the process.
   const hangUp = { reload: () => log.info("not started yet: nothing to reload") }
@@ -114,6 +116,17 @@ async function runAgent(options: AgentCommandOptions): Promise<number> {
   } finally {
     await machine.close()
   }
+}
+
+/** The agent's own volume is made and mounted before the agent starts, by another unit. @throws AgentError ERR_STORAGE_PLAIN */
+function requireStorage({ storage }: AgentConfig, log: Log): void {
+  const { encrypted } = storage
+  if (
+    encrypted === "required" ||
+    (encrypted === "when-possible" && existsSync(join(STATE_DIRECTORY, "header")))
+  )
+    requireEncryptedData(STATE_DIRECTORY)
+  else log.warn("the agent's files are not encrypted", { storage: encrypted })
 }
 
 interface Machine {

@@ -26,6 +26,7 @@ export const rootCommand = {
     doctor: async () => (await import("./doctor.ts")).doctorCommand,
     bootstrap: async () => (await import("./bootstrap.ts")).bootstrapCommand,
     attestation: async () => (await import("./attestation.ts")).attestationCommand,
+    fstool: async () => (await import("./fstool.ts")).fstoolCommand,
     certtool: async () => (await import("./certtool.ts")).certtoolCommand,
     eventlog: async () => (await import("./eventlog.ts")).eventLogCommand,
     collateral: async () => (await import("./collateral.ts")).collateralCommand,

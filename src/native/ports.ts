@@ -79,6 +79,8 @@ export interface TpmSealing {
 /** What a TPM keeps for encrypted volumes. */
 export interface TpmStorage extends TpmSealing {
   readonly headers: HeaderReferences
+  /** Values of PCRs of the SHA-256 bank, 32 bytes each, ascending by PCR. */
+  pcrs(wanted: readonly number[]): Promise<readonly Uint8Array[]>
   /** Releases the transport. */
   close(): Promise<void>
 }

@@ -35,6 +35,7 @@ export async function openTpmStorage(tcti: string): Promise<TpmStorage> {
       write: (name, reference) => worker.call("writeReference", { name, reference }),
       remove: (volume) => worker.call("removeReference", volume),
     },
+    pcrs: (wanted) => worker.call("pcrs", wanted),
     close: () => worker.close(),
   }
 }

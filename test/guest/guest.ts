@@ -27,6 +27,14 @@ export interface GuestOptions {
   readonly ports: readonly number[]
 }
 
+/** What is different at the next boot. */
+export interface BootChanges {
+  /** Added to the kernel's command line, for this boot. */
+  readonly kernelArguments?: readonly string[]
+  /** The disk finds itself in a machine with another TPM, from now on. */
+  readonly otherTpm?: boolean
+}
+
 const MEMORY_MB = 1536
 const BOOT_TIMEOUT_MS = 240_000
 const SHUTDOWN_TIMEOUT_MS = 40_000
@@ -135,13 +143,14 @@ export class Guest {
    * The guest reboots itself, and is then started anew: QEMU cannot carry a confidential VM over a reset either, and
    * this way the translated code of the old boot does not slow the new one. Waits for the shell of the next boot.
    */
-  async reboot(): Promise<void> {
+  async reboot(changes: BootChanges = {}): Promise<void> {
     // ssh loses its connection while it waits for the answer: its exit code says nothing.
     await this.shell("systemctl reboot", { timeoutMs: 30_000 })
     await Promise.race([this.#machine.qemu.exited, Bun.sleep(SHUTDOWN_TIMEOUT_MS)])
     if (this.#machine.qemu.exitCode === null) throw new Error("the guest did not go down for its reboot")
     await this.#powerOff()
-    this.#machine = await powerOn(this.#options, this.#sockets, this.#forwards)
+    if (changes.otherTpm === true) rmSync(join(this.#options.directory, "tpm"), { recursive: true })
+    this.#machine = await powerOn(this.#options, this.#sockets, this.#forwards, changes.kernelArguments)
     await this.#waitForShell()
   }
 
@@ -211,10 +220,15 @@ async function powerOn(
   options: GuestOptions,
   sockets: string,
   forwards: ReadonlyMap<number, number>,
+  added: readonly string[] = [],
 ): Promise<Machine> {
   const tpm = await startVirtualTpm(join(options.directory, "tpm"), sockets)
   const log = openSync(join(options.directory, QEMU_LOG), "a")
-  const qemu = Bun.spawn(qemuCommand(options, tpm, forwards), { stdin: "ignore", stdout: log, stderr: log })
+  const qemu = Bun.spawn(qemuCommand(options, tpm, forwards, added), {
+    stdin: "ignore",
+    stdout: log,
+    stderr: log,
+  })
   closeSync(log)
   return { qemu, tpm }
 }
@@ -223,6 +237,7 @@ function qemuCommand(
   { directory, image, payload }: GuestOptions,
   tpm: VirtualTpm,
   forwards: ReadonlyMap<number, number>,
+  added: readonly string[],
 ): string[] {
   const network = [...forwards].map(([guest, host]) => `hostfwd=tcp:127.0.0.1:${host}-:${guest}`)
   const disk = (name: string, drive: string) => [
@@ -246,7 +261,7 @@ function qemuCommand(
     ],
     ...["-chardev", `file,id=console,append=on,path=${join(directory, CONSOLE_LOG)}`],
     ...["-serial", "chardev:console"],
-    ...["-kernel", image.kernel, "-append", KERNEL_ARGUMENTS.join(" ")],
+    ...["-kernel", image.kernel, "-append", [...KERNEL_ARGUMENTS, ...added].join(" ")],
     ...disk("root", `format=qcow2,file=${join(directory, ROOT_DISK)}`),
     ...(payload === null
       ? []

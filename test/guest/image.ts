@@ -34,8 +34,15 @@ export const GUEST_NAME = "cosmian-vm-guest"
 export const GUEST_ADDRESS = "10.0.2.15"
 
 const PACKAGES = [
+  "cryptsetup-bin",
   "dbus",
+  "dmsetup",
+  "e2fsprogs",
   "kmod",
+  // systemd-cryptenroll, the peer that has to read our tokens, loads these three.
+  "libtss2-esys-3.0.2-0",
+  "libtss2-mu0",
+  "libtss2-rc0",
   "libtss2-tctildr0",
   "libtss2-tcti-device0",
   "linux-image-cloud-amd64",
@@ -45,6 +52,7 @@ const PACKAGES = [
   "systemd",
   "systemd-sysv",
   "udev",
+  "xfsprogs",
 ]
 
 // Nothing in a test reads them, and each file costs time when the guest hashes its own disk.

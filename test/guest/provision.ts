@@ -62,12 +62,12 @@ export async function provision(guest: Guest, token: string): Promise<void> {
       `DEBIAN_FRONTEND=noninteractive dpkg --install ${PAYLOAD}/cosmian_vm.deb`,
       // It would be part of the snapshot.
       `umount ${PAYLOAD}`,
-      `mkdir -p ${STATE}/${APPLICATION_STORAGE}`,
     ].join("\n"),
     { timeoutMs: 300_000 },
   )
   await guest.writeFile("/etc/cosmian_vm/agent.toml", agentConfiguration(token))
-  await guest.mustShell("systemctl enable --now cosmian_vm_agent.service")
+  // Makes the agent's encrypted volume before.
+  await guest.mustShell("systemctl enable --now cosmian_vm_agent.service", { timeoutMs: 300_000 })
 }
 
 function agentConfiguration(token: string): string {
@@ -75,6 +75,10 @@ function agentConfiguration(token: string): string {
 host = "0.0.0.0"
 port = ${AGENT_PORT}
 tpm_device = "/dev/tpmrm0"
+
+[storage]
+# Every sector of it is written once.
+size = "24MB"
 
 [app]
 service_type = "systemd"
