@@ -72,6 +72,7 @@ export class Workspace {
       .sort()
   }
 
+  /** Nothing is made before the folder is locked. */
   folder(name: string): CertificateFolder {
     return new CertificateFolder(join(this.root, name), this.#files)
   }

@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs"
+import { existsSync } from "node:fs"
 import { resolve } from "node:path"
 import type { AccountBinding } from "../acme/connection.ts"
 import {
@@ -17,7 +17,7 @@ import {
 } from "../acme/manage.ts"
 import { certificateNamesOf, directoryOf, isWildcard } from "../acme/names.ts"
 import type { CertificateSettings, ChallengeSettings } from "../acme/settings.ts"
-import { CATALOGUE, type CodedError, UsageError } from "../errors.ts"
+import { AcmeError, CATALOGUE, type CodedError, UsageError } from "../errors.ts"
 import { fromBase64, toHex } from "../formats/hex.ts"
 import { printable } from "../formats/path-text.ts"
 import { certificateTools, outcomeJson, outcomeText } from "./acme-tools.ts"
@@ -98,6 +98,14 @@ export interface RenewOptions extends Talk {
 
 /** `certtool renew`. Each certificate is tried; the first failure decides the exit code. */
 export async function renew(options: RenewOptions, terminal: Terminal = openTerminal()): Promise<number> {
+  // A misspelt one would pass for one in which nothing is due.
+  if (!existsSync(options.workspace))
+    throw new AcmeError("ERR_ACME_UNKNOWN", {
+      at: "--workspace",
+      expected: "a workspace of certtool acme",
+      found: `no ${options.workspace}`,
+      hint: "give the directory that certtool acme was given",
+    })
   const results = await withTools(options, options.workspace, terminal, async (tools, progress) => {
     const names = options.names.length > 0 ? options.names.map(folderName) : tools.workspace.names()
     const found: Result[] = []
@@ -187,7 +195,6 @@ async function withTools<T>(
   work: (tools: CertificateTools, progress: ProgressLine) => Promise<T>,
 ): Promise<T> {
   const root = resolve(workspace)
-  mkdirSync(root, { recursive: true, mode: 0o700 })
   const progress = new ProgressLine(terminal, !json && !quiet)
   try {
     return await interruptible((signal) => work(certificateTools(root, terminal, progress, signal), progress))

@@ -568,6 +568,10 @@ describe.skipIf(!HAVE_PEBBLE)("certtool renew", () => {
     expect((await certtool("renew", "fresh.example.com", ...here.where)).json.certificates?.[0]?.action).toBe(
       "kept",
     )
+    const none = await certtool("renew", "-w", join(here.dir, "empty"))
+    expect([none.code, none.json.error?.code]).toEqual([EXIT.usage, "ERR_ACME_UNKNOWN"])
+    expect(existsSync(join(here.dir, "empty"))).toBe(false)
+    mkdirSync(join(here.dir, "empty"))
     const empty = await certtool("renew", "-w", join(here.dir, "empty"))
     expect([empty.code, empty.json.certificates]).toEqual([EXIT.ok, []])
   })
