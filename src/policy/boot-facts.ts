@@ -1,3 +1,5 @@
+import { createHash } from "node:crypto"
+import { CodedError } from "../errors.ts"
 import {
   EFI_VENDOR,
   type EfiVariable,
@@ -6,8 +8,8 @@ import {
   utf8Text,
   utf16Text,
 } from "../formats/event-log/efi.ts"
-import { EVENT_TYPE } from "../formats/event-log/event-log.ts"
 import { grubText } from "../formats/event-log/measured-data.ts"
+import { bytesEqual } from "../formats/hex.ts"
 import type { BootEvents, LogKind, MeasuredEvent } from "../verify/event-log.ts"
 import type { Verified } from "../verify/verified.ts"
 
@@ -19,7 +21,7 @@ export const RULE_REGISTERS: Readonly<
   cc: { secureBoot: 0, commandLine: [2] },
 }
 
-/** A UEFI variable whose event's digest covers all of it. */
+/** A UEFI variable in an event whose digest covers all of its data. */
 export interface MeasuredVariable extends EfiVariable {
   /** Measured before the firmware ended its part: what comes later, the operating system may have measured. */
   readonly byFirmware: boolean
@@ -27,48 +29,62 @@ export interface MeasuredVariable extends EfiVariable {
   readonly position: number
 }
 
+/** What was measured into the register of Secure Boot. */
+export interface SecureBootEvents {
+  readonly variables: readonly MeasuredVariable[]
+  /** Events whose data were not measured, so that they may be about anything. */
+  readonly unproven: number
+  /** The firmware says that a debugger may change what it does. */
+  readonly debuggable: boolean
+}
+
 /**
- * The variables of a type that were measured into the register of Secure Boot; null where the log does not give that register. An
- * event whose data were not measured gives none, and `unproven` counts it.
+ * Null where the log does not give the register. Only digests were measured: types and order of a log's events can be written anew
+ * by whoever hides one, so an event is what its measured data are, and the firmware's part ends where a separator's digest stands.
  */
-export function measuredVariables(
-  events: Verified<BootEvents>,
-  type: number,
-): { readonly variables: readonly MeasuredVariable[]; readonly unproven: number } | null {
+export function secureBootEvents(events: Verified<BootEvents>): SecureBootEvents | null {
   const measured = events.registers.get(RULE_REGISTERS[events.kind].secureBoot)
   if (measured === undefined) return null
-  const end = measured.findIndex(({ event }) => event.type === EVENT_TYPE.EV_SEPARATOR)
+  const hash = (bytes: Uint8Array) => new Uint8Array(createHash(events.bank).update(bytes).digest())
+  const separators = SEPARATORS.map(hash)
+  const debug = hash(new TextEncoder().encode("UEFI Debug Mode"))
+  const end = measured.findIndex(({ digest }) => separators.some((known) => bytesEqual(known, digest)))
   const variables: MeasuredVariable[] = []
   let unproven = 0
-  for (const [index, { event, measured: part, position }] of measured.entries()) {
-    if (event.type !== type) continue
-    if (part?.part === "data")
-      variables.push({ ...parseEfiVariable(event.data), byFirmware: index < end, position })
-    else unproven += 1
+  for (const [index, { digest, measured: part, position }] of measured.entries()) {
+    if (separators.some((known) => bytesEqual(known, digest))) continue
+    const variable = part?.part === "data" ? variableIn(part.bytes) : null
+    if (variable !== null) variables.push({ ...variable, byFirmware: index < end, position })
+    // In a trust domain's register there are parts of the firmware beside the variables.
+    else if (part === null && events.kind === "tcg") unproven += 1
   }
-  return { variables, unproven }
+  return { variables, unproven, debuggable: measured.some(({ digest }) => bytesEqual(digest, debug)) }
+}
+
+/** Source: TCG PFP 1.06, section 10.4.1, EV_SEPARATOR: two values for a normal end, one for an error. */
+const SEPARATORS = [new Uint8Array(4), new Uint8Array(4).fill(0xff), Uint8Array.of(1, 0, 0, 0)]
+
+function variableIn(data: Uint8Array): EfiVariable | null {
+  try {
+    const variable = parseEfiVariable(data)
+    return variable.trailing === 0 ? variable : null
+  } catch (error) {
+    if (error instanceof CodedError) return null
+    throw error
+  }
 }
 
 /** What the firmware says about Secure Boot; `unknown` where no log proves either. */
 export type SecureBootState = "on" | "off" | "unknown"
 
 export function secureBootState(events: Verified<BootEvents>): SecureBootState {
-  const found = measuredVariables(events, EVENT_TYPE.EV_EFI_VARIABLE_DRIVER_CONFIG)
+  const found = secureBootEvents(events)
   const states = found?.variables.filter(
     ({ vendor, name }) => vendor === EFI_VENDOR.global && name === "SecureBoot",
   )
   if (states === undefined || !states.some(({ byFirmware }) => byFirmware)) return "unknown"
-  return states.every(({ value }) => value.length === 1 && value[0] === 1) && !debuggable(events)
-    ? "on"
-    : "off"
-}
-
-/** The firmware says so where a debugger may change what it does. Source: TCG PFP 1.06, section 3.3.4.8 "PCR[7]". */
-function debuggable(events: Verified<BootEvents>): boolean {
-  const measured = events.registers.get(RULE_REGISTERS[events.kind].secureBoot) ?? []
-  return measured.some(
-    ({ event }) => event.type === EVENT_TYPE.EV_EFI_ACTION && utf8Text(event.data) === "UEFI Debug Mode",
-  )
+  const on = states.every(({ value }) => value.length === 1 && value[0] === 1)
+  return on && found?.debuggable === false ? "on" : "off"
 }
 
 /** Kernel command lines that boot loaders measured. */
@@ -79,8 +95,8 @@ export interface CommandLines {
 }
 
 /**
- * The command lines in a log; null where the log does not give the registers that they are measured into. What an event is called
- * in the log was not measured, only its text: so everything counts that GRUB could have handed to a kernel.
+ * The command lines in a log; null where the log does not give the registers that they are measured into. Type and label of an event
+ * were not measured, only its text: so everything counts that GRUB could have handed to a kernel.
  */
 export function commandLinesOf(events: Verified<BootEvents>): CommandLines | null {
   const texts: string[] = []
@@ -91,7 +107,7 @@ export function commandLinesOf(events: Verified<BootEvents>): CommandLines | nul
     for (const event of measured) {
       const text = textOf(event)
       // In a trust domain's register there are files and settings beside the texts.
-      if (text === null) unproven += event.event.type === EVENT_TYPE.EV_IPL && events.kind === "tcg" ? 1 : 0
+      if (text === null) unproven += events.kind === "tcg" ? 1 : 0
       else if (text !== "") texts.push(text)
     }
   }
@@ -100,7 +116,7 @@ export function commandLinesOf(events: Verified<BootEvents>): CommandLines | nul
 
 /** A command line; empty where the text is none; null where the text was not measured. */
 function textOf({ event, measured }: MeasuredEvent): string | null {
-  if (event.type !== EVENT_TYPE.EV_IPL || measured === null || measured.part === "value") return null
+  if (measured === null || measured.part === "value") return null
   if (looksLikeUtf16(measured.bytes)) return utf16Text(measured.bytes)
   const text = utf8Text(measured.bytes)
   const command = /^(?:linux|linux16|linuxefi)\s+(.*)$/s.exec(text)?.[1]

@@ -1,6 +1,5 @@
 import { CodedError } from "../errors.ts"
 import { EFI_VENDOR } from "../formats/event-log/efi.ts"
-import { EVENT_TYPE } from "../formats/event-log/event-log.ts"
 import {
   authorityCertificate,
   parseSignatureDatabase,
@@ -14,8 +13,8 @@ import type { BootExpectations, CommandLineExpectations } from "./boot-expectati
 import {
   commandLinesOf,
   type MeasuredVariable,
-  measuredVariables,
   RULE_REGISTERS,
+  secureBootEvents,
   secureBootState,
 } from "./boot-facts.ts"
 import type { BootLog } from "./boot-log.ts"
@@ -74,15 +73,19 @@ function secureBootFindings(events: Verified<BootEvents>): Finding[] {
   ]
 }
 
-/** What shim and firmware measure beside certificates: which versions are revoked, and whether the owner's keys count. */
-function isSetting({ name, value }: MeasuredVariable): boolean {
+/**
+ * What is measured beside signers: the firmware's settings and databases, and by shim which versions are revoked and whether the
+ * owner's keys count. A signer that the firmware measured itself, of a driver, is an entry of a database and no database.
+ */
+function isSetting({ name, value, byFirmware, vendor }: MeasuredVariable): boolean {
+  if (byFirmware) return vendor === EFI_VENDOR.global || name !== "db" || isDatabase(value)
   if (name === "SbatLevel") return Buffer.from(value.subarray(0, 5)).toString("latin1") === "sbat,"
   return name === "MokListTrusted" && value.length === 1
 }
 
 function authorityFindings(events: Verified<BootEvents>, allowed: OneOf): Finding[] {
   if (allowed === null) return []
-  const found = measuredVariables(events, EVENT_TYPE.EV_EFI_VARIABLE_AUTHORITY)
+  const found = secureBootEvents(events)
   const authorities = found?.variables.filter((variable) => !isSetting(variable)) ?? []
   if (found === null || found.unproven > 0 || authorities.length === 0)
     return [
@@ -118,10 +121,12 @@ function authorityFindings(events: Verified<BootEvents>, allowed: OneOf): Findin
 
 function databaseFindings(events: Verified<BootEvents>, allowed: OneOf): Finding[] {
   if (allowed === null) return []
-  const found = measuredVariables(events, EVENT_TYPE.EV_EFI_VARIABLE_DRIVER_CONFIG)
   const databases =
-    found?.variables.filter(({ vendor, name }) => vendor === EFI_VENDOR.imageSecurity && name === "db") ?? []
-  if (!databases.some(({ byFirmware }) => byFirmware))
+    secureBootEvents(events)?.variables.filter(
+      ({ vendor, name, byFirmware, value }) =>
+        vendor === EFI_VENDOR.imageSecurity && name === "db" && byFirmware && isDatabase(value),
+    ) ?? []
+  if (databases.length === 0)
     return [
       mismatch("ERR_BOOT_DB", "db", "the firmware's list of signers", "not in the event log", {
         meaning: "nothing proves which signers the firmware accepts",
@@ -140,15 +145,20 @@ function databaseFindings(events: Verified<BootEvents>, allowed: OneOf): Finding
 
 /** Entries of a signature database that are not in a list. */
 function othersIn(value: Uint8Array, allowed: readonly Uint8Array[]): string[] {
+  const { certificates, hashes, others } = parseSignatureDatabase(value)
+  return [
+    ...certificates.filter((certificate) => notAllowed(certificate, allowed)).map(signerText),
+    ...(hashes > 0 ? [`${hashes} digests of programs`] : []),
+    ...(others > 0 ? [`${others} entries of other kinds`] : []),
+  ]
+}
+
+function isDatabase(value: Uint8Array): boolean {
   try {
-    const { certificates, hashes, others } = parseSignatureDatabase(value)
-    return [
-      ...certificates.filter((certificate) => notAllowed(certificate, allowed)).map(signerText),
-      ...(hashes > 0 ? [`${hashes} digests of programs`] : []),
-      ...(others > 0 ? [`${others} entries of other kinds`] : []),
-    ]
+    parseSignatureDatabase(value)
+    return true
   } catch (error) {
-    if (error instanceof CodedError) return ["a list that cannot be read"]
+    if (error instanceof CodedError) return false
     throw error
   }
 }

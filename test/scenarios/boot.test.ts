@@ -337,9 +337,13 @@ describe("what a policy asks of the boot", () => {
     const skip = new Set<Check>(["ima"])
     const snapshot = () => mine.snapshot({ skip })
 
+    /** What was measured into PCR 7 after the boot so far. */
+    const faked: LogEvent[] = []
+
     /** Measures what the policy asks for after the boot, and writes it into the log. */
     async function fake(event: LogEvent): Promise<(events: LogEvent[]) => LogEvent[]> {
       await mine.extend(event.register, event.data)
+      if (event.register === 7) faked.push(event)
       return (events) => [...events, event]
     }
 
@@ -372,6 +376,32 @@ describe("what a policy asks of the boot", () => {
       )
     })
 
+    test("Secure Boot is off, though the log calls everything else than it was and pretends another end", async () => {
+      const { events } = logOf(await lab.evidence(randomBytes(32)))
+      const honest = events.slice(1).filter(({ register }) => register === 7)
+      const hidden = (all: LogEvent[]) =>
+        all.map((event) =>
+          event.register === 7
+            ? { ...event, type: EVENT_TYPE.EV_IPL, data: text(`hidden ${event.position}`) }
+            : event,
+        )
+      // All that a machine with Secure Boot measures, once more.
+      for (const event of honest) await mine.extend(7, event.data)
+      const { events: now } = logOf(await mine.evidence(randomBytes(32)))
+      const known = await snapshot()
+      const before = now.slice(1).filter(({ register }) => register === 7).length
+      const forged = (all: LogEvent[]) => [...hidden(all), ...faked, ...honest]
+      const rules = [
+        ["[boot]\nsecure_boot = true\n", "ERR_BOOT_SECURE_BOOT"],
+        [`[boot]\ndb = "${await signer()}"\n`, "ERR_BOOT_DB"],
+      ] as const
+      expect(before).toBeGreaterThan(0)
+      for (const [policy, code] of rules)
+        expect(await withPolicy(policy, (e) => withEvents(e, forged), mine, known, skip)).toEqual(
+          failing(code),
+        )
+    })
+
     test("the real command line stays in the log, whatever it is called", async () => {
       const policy = `[boot.command_line]\n${RIGHT}\n`
       expect(await withPolicy(policy, undefined, mine, await snapshot(), skip)).toEqual(
@@ -396,7 +426,7 @@ describe("what a policy asks of the boot", () => {
       const hidden = (events: LogEvent[]) =>
         forged(events).map((event) =>
           Buffer.from(event.data).toString().includes("/dev/vda1")
-            ? { ...event, data: text("hidden\0") }
+            ? { ...event, type: EVENT_TYPE.EV_EVENT_TAG, data: text("hidden\0") }
             : event,
         )
       expect(await withPolicy(policy, (e) => withEvents(e, hidden), mine, known, skip)).toEqual(
