@@ -3,6 +3,7 @@ import { EFI_VENDOR } from "../formats/event-log/efi.ts"
 import {
   authorityCertificate,
   parseSignatureDatabase,
+  type SignatureDatabase,
   type SignerCertificate,
 } from "../formats/event-log/signatures.ts"
 import { bytesEqual, toHex } from "../formats/hex.ts"
@@ -13,8 +14,8 @@ import type { BootExpectations, CommandLineExpectations } from "./boot-expectati
 import {
   commandLinesOf,
   type MeasuredVariable,
+  measuredVariables,
   RULE_REGISTERS,
-  secureBootEvents,
   secureBootState,
 } from "./boot-facts.ts"
 import type { BootLog } from "./boot-log.ts"
@@ -74,18 +75,18 @@ function secureBootFindings(events: Verified<BootEvents>): Finding[] {
 }
 
 /**
- * What is measured beside signers: the firmware's settings and databases, and by shim which versions are revoked and whether the
- * owner's keys count. A signer that the firmware measured itself, of a driver, is an entry of a database and no database.
+ * What shim and firmware measure beside who signed what was started: which versions are revoked, lists of signers, switches, boot
+ * options. By what was measured: the type of the event was not.
  */
-function isSetting({ name, value, byFirmware, vendor }: MeasuredVariable): boolean {
-  if (byFirmware) return vendor === EFI_VENDOR.global || name !== "db" || isDatabase(value)
+function isSetting({ vendor, name, value }: MeasuredVariable): boolean {
   if (name === "SbatLevel") return Buffer.from(value.subarray(0, 5)).toString("latin1") === "sbat,"
-  return name === "MokListTrusted" && value.length === 1
+  if (vendor === EFI_VENDOR.global && /^Boot(?:Order|[0-9A-F]{4})$/.test(name)) return true
+  return value.length <= 1 || readDatabase(value) !== null
 }
 
 function authorityFindings(events: Verified<BootEvents>, allowed: OneOf): Finding[] {
   if (allowed === null) return []
-  const found = secureBootEvents(events)
+  const found = measuredVariables(events)
   const authorities = found?.variables.filter((variable) => !isSetting(variable)) ?? []
   if (found === null || found.unproven > 0 || authorities.length === 0)
     return [
@@ -122,9 +123,9 @@ function authorityFindings(events: Verified<BootEvents>, allowed: OneOf): Findin
 function databaseFindings(events: Verified<BootEvents>, allowed: OneOf): Finding[] {
   if (allowed === null) return []
   const databases =
-    secureBootEvents(events)?.variables.filter(
+    measuredVariables(events)?.variables.filter(
       ({ vendor, name, byFirmware, value }) =>
-        vendor === EFI_VENDOR.imageSecurity && name === "db" && byFirmware && isDatabase(value),
+        byFirmware && vendor === EFI_VENDOR.imageSecurity && name === "db" && readDatabase(value) !== null,
     ) ?? []
   if (databases.length === 0)
     return [
@@ -145,7 +146,9 @@ function databaseFindings(events: Verified<BootEvents>, allowed: OneOf): Finding
 
 /** Entries of a signature database that are not in a list. */
 function othersIn(value: Uint8Array, allowed: readonly Uint8Array[]): string[] {
-  const { certificates, hashes, others } = parseSignatureDatabase(value)
+  const database = readDatabase(value)
+  if (database === null) return ["a list that cannot be read"]
+  const { certificates, hashes, others } = database
   return [
     ...certificates.filter((certificate) => notAllowed(certificate, allowed)).map(signerText),
     ...(hashes > 0 ? [`${hashes} digests of programs`] : []),
@@ -153,12 +156,11 @@ function othersIn(value: Uint8Array, allowed: readonly Uint8Array[]): string[] {
   ]
 }
 
-function isDatabase(value: Uint8Array): boolean {
+function readDatabase(value: Uint8Array): SignatureDatabase | null {
   try {
-    parseSignatureDatabase(value)
-    return true
+    return parseSignatureDatabase(value)
   } catch (error) {
-    if (error instanceof CodedError) return false
+    if (error instanceof CodedError) return null
     throw error
   }
 }

@@ -27,14 +27,14 @@ function event(register: number, type: number, data: string, measured = data): E
   return { register, type, data: text(data), digests: new Map([["sha384", digest]]) }
 }
 
-const log = (initrd: string, line: string) =>
+const log = (initrd: string | null, line: string) =>
   encodeEventLog(
     ["sha384"],
     [
       event(1, EVENT_TYPE.EV_SEPARATOR, "\0\0\0\0"),
       event(2, EVENT_TYPE.EV_EFI_ACTION, "Calling EFI Application from Boot Option"),
       event(3, EVENT_TYPE.EV_IPL, `kernel_cmdline: ${line}\0`, line),
-      event(3, EVENT_TYPE.EV_IPL, "/boot/initrd.img\0", initrd),
+      ...(initrd === null ? [] : [event(3, EVENT_TYPE.EV_IPL, "/boot/initrd.img\0", initrd)]),
     ],
   )
 const LOG = log("initrd", "/vmlinuz ro")
@@ -96,14 +96,23 @@ describe("the boot of a trust domain without TPM", () => {
   })
 
   test("is judged by the policy's rules", async () => {
-    const known = await snapshotOf(trustDomain(LOG))
+    const texts = log(null, "/vmlinuz ro")
+    const known = await snapshotOf(trustDomain(texts))
     const rule = (word: string) => `[boot.command_line]\nrequired = "${word}"\n`
-    expect((await boot(trustDomain(LOG), known, rule("ro"))).failed).toEqual({})
-    expect((await boot(trustDomain(LOG), known, rule("rw"))).failed).toEqual({
+    expect((await boot(trustDomain(texts), known, rule("ro"))).failed).toEqual({})
+    expect((await boot(trustDomain(texts), known, rule("rw"))).failed).toEqual({
       boot: ["ERR_BOOT_COMMAND_LINE"],
     })
-    expect((await boot(trustDomain(LOG, null), known, rule("ro"))).failed).toEqual({
+    expect((await boot(trustDomain(texts, null), known, rule("ro"))).failed).toEqual({
       boot: ["ERR_EVENT_LOG_ABSENT"],
+    })
+  })
+
+  test("what is only said to be a file may be the command line: then no rule about it holds", async () => {
+    const known = await snapshotOf(trustDomain(LOG))
+    const policy = '[boot.command_line]\nrequired = "ro"\n'
+    expect((await boot(trustDomain(LOG), known, policy)).failed).toEqual({
+      boot: ["ERR_BOOT_COMMAND_LINE_UNKNOWN"],
     })
   })
 

@@ -24,6 +24,15 @@ describe("a required word", () => {
     ["axb=c", "a.b=c", false],
     ["quiet", "quiet", true],
     ["", "quiet", false],
+    ['ima_policy="tcb"', "ima_policy=tcb", true],
+    // To the kernel these are other words.
+    ['ima_pol"icy=tcb"', "ima_policy=tcb", false],
+    ['x"y"z', "xyz", false],
+    ["x\u3000ima_policy=tcb", "*", true],
+    ["x\u3000ima_policy=tcb", "ima_policy=tcb", false],
+    ['ro "--" ima_policy=tcb', "ima_policy=tcb", false],
+    ["abxbyb", "a*b?b", true],
+    ["abxbyc", "a*b?b", false],
   ])("%j has %j: %p", (text, pattern, holds) => expect(required(text, pattern)).toBe(holds))
 })
 
@@ -36,5 +45,13 @@ describe("a forbidden word", () => {
     ["ro ima-appraise=off", "ima_appraise=off", false],
     ["ro -- init=/bin/sh", "init=*", false],
     ["ro init=/b\u0000in", "init=*", false],
+    // The kernel takes this byte for white space, as which it ends the letter à in UTF-8.
+    ["x\xc3\xa0init=/bin/sh", "init=*", false],
   ])("%j without %j: %p", (text, pattern, holds) => expect(forbidden(text, pattern)).toBe(holds))
+})
+
+test("a long word and a pattern of many stars take no time", () => {
+  const begin = performance.now()
+  expect(forbidden("ab".repeat(20_000), "*a*b*a*b*a*b*c")).toBe(true)
+  expect(performance.now() - begin).toBeLessThan(2000)
 })

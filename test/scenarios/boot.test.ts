@@ -12,10 +12,13 @@ import {
 } from "../../src/formats/event-log/event-log.ts"
 import type { Evidence } from "../../src/formats/evidence.ts"
 import { encodeSavedEvidence, parseSavedEvidence } from "../../src/formats/saved-evidence.ts"
+import { readBootLog } from "../../src/policy/boot-log.ts"
+import { bootEventFindings } from "../../src/policy/boot-requirements.ts"
 import { encodeSnapshot, parseSnapshot, type Snapshot } from "../../src/policy/snapshot.ts"
 import { parseTomlPolicy } from "../../src/policy/toml-policy.ts"
 import type { Check } from "../../src/policy/verdict.ts"
 import type { JudgeInput } from "../../src/policy/verify-vm.ts"
+import { replayEventLog } from "../../src/verify/event-log.ts"
 import { Lab, outcome } from "./lab.ts"
 
 let lab: Lab
@@ -61,6 +64,16 @@ function withEvents(evidence: Evidence, change: (events: LogEvent[]) => LogEvent
     ),
   }))
   return { ...evidence, eventLog: encodeEventLog(["sha1", "sha256"], events) }
+}
+
+/** An event as it is written: with the digest of one bank. */
+function encodedOf({ register, type, data, digests }: LogEvent) {
+  return {
+    register,
+    type,
+    data,
+    digests: new Map([["sha256" as const, digests.get(LOG_ALGORITHM.sha256) ?? new Uint8Array(0)]]),
+  }
 }
 
 /** Position of the first event that is about something. */
@@ -376,7 +389,12 @@ describe("what a policy asks of the boot", () => {
       )
     })
 
-    test("Secure Boot is off, though the log calls everything else than it was and pretends another end", async () => {
+    /** The log with an event under the name of another type, and with other data where some are given. */
+    const renamed =
+      (is: (event: LogEvent) => boolean, type: number, data?: Uint8Array) => (events: LogEvent[]) =>
+        events.map((event) => (is(event) ? { ...event, type, data: data ?? event.data } : event))
+
+    test("B3: Secure Boot is off, though the log calls everything else than it was and pretends another end", async () => {
       const { events } = logOf(await lab.evidence(randomBytes(32)))
       const honest = events.slice(1).filter(({ register }) => register === 7)
       const hidden = (all: LogEvent[]) =>
@@ -402,6 +420,47 @@ describe("what a policy asks of the boot", () => {
         )
     })
 
+    test("B3: who signed what was started is hidden under another type of event", async () => {
+      const { events } = logOf(await lab.evidence(randomBytes(32)))
+      const good = events[1 + find(events.slice(1), "signer that let something start (db)")]
+      if (good === undefined) throw new Error("no event")
+      const policy = `[boot]\nauthority = "${await signer()}"\n`
+      const bad = { ...good, data: Uint8Array.from(good.data) }
+      bad.data[bad.data.length - 1] = (bad.data.at(-1) ?? 0) ^ 1
+      const evil = eventOf(7, EVENT_TYPE.EV_EFI_VARIABLE_AUTHORITY, bad.data)
+      const on = events[1 + find(events.slice(1), "Secure Boot")]
+      const separator = eventOf(7, EVENT_TYPE.EV_SEPARATOR, new Uint8Array(4))
+      if (on === undefined) throw new Error("no event")
+      // What such a firmware measures, as a log of its own that gives PCR 7.
+      const judge = (list: LogEvent[]) => {
+        const bank = "sha256"
+        const value = replayEventLog(parseEventLog(encodeEventLog([bank], list.map(encodedOf))), "tcg", bank)
+        const log = readBootLog(encodeEventLog([bank], list.map(encodedOf)), value, { kind: "tcg", bank })
+        return bootEventFindings(parseTomlPolicy(policy, "vm.toml").boot, [log]).map(({ code }) => code)
+      }
+      expect(judge([on, separator, good])).toEqual([])
+      expect(judge([on, separator, evil, good])).toEqual(["ERR_BOOT_AUTHORITY"])
+      for (const type of [EVENT_TYPE.EV_POST_CODE, EVENT_TYPE.EV_EFI_VARIABLE_DRIVER_CONFIG])
+        expect(judge([on, separator, { ...evil, type }, good])).toEqual(["ERR_BOOT_AUTHORITY"])
+      const hidden = { ...evil, type: EVENT_TYPE.EV_POST_CODE, data: text("hidden") }
+      expect(judge([on, separator, hidden, good])).toEqual(["ERR_BOOT_AUTHORITY"])
+      // Behind a label, or a name, which are not measured.
+      const header = Buffer.alloc(32)
+      header.writeBigUInt64LE(BigInt(evil.data.length), 24)
+      for (const [type, before] of [
+        [EVENT_TYPE.EV_IPL, text("grub_cmd: ")],
+        [EVENT_TYPE.EV_EFI_VARIABLE_BOOT, header],
+      ] as const) {
+        const data = Uint8Array.from([...before, ...evil.data])
+        expect(judge([on, separator, { ...evil, type, data }, good])).toEqual(["ERR_BOOT_AUTHORITY"])
+      }
+      // No variable at all, and a firmware that may be debugged under another name.
+      const garbage = eventOf(7, EVENT_TYPE.EV_EFI_VARIABLE_DRIVER_CONFIG, text("garbage"))
+      expect(judge([on, separator, garbage, good])).toEqual([])
+      const debug = { ...eventOf(7, 0, text("UEFI Debug Mode")), type: EVENT_TYPE.EV_POST_CODE }
+      expect(judge([on, { ...debug, data: text("x") }, separator, good])).toContain("ERR_BOOT_SECURE_BOOT")
+    })
+
     test("the real command line stays in the log, whatever it is called", async () => {
       const policy = `[boot.command_line]\n${RIGHT}\n`
       expect(await withPolicy(policy, undefined, mine, await snapshot(), skip)).toEqual(
@@ -422,16 +481,14 @@ describe("what a policy asks of the boot", () => {
         expect(await withPolicy(policy, (e) => withEvents(e, called(label)), mine, known, skip)).toEqual(
           failing("ERR_BOOT_COMMAND_LINE"),
         )
-      // A text that is not shown at all may be anything.
-      const hidden = (events: LogEvent[]) =>
-        forged(events).map((event) =>
-          Buffer.from(event.data).toString().includes("/dev/vda1")
-            ? { ...event, type: EVENT_TYPE.EV_EVENT_TAG, data: text("hidden\0") }
-            : event,
+      // A text that is not shown at all may be anything, whatever the event is called.
+      const isLine = (event: LogEvent) => Buffer.from(event.data).toString().includes("/dev/vda1")
+      for (const type of [EVENT_TYPE.EV_IPL, EVENT_TYPE.EV_EVENT_TAG]) {
+        const hidden = (events: LogEvent[]) => forged(renamed(isLine, type, text("hidden\0"))(events))
+        expect(await withPolicy(policy, (e) => withEvents(e, hidden), mine, known, skip)).toEqual(
+          failing("ERR_BOOT_COMMAND_LINE_UNKNOWN"),
         )
-      expect(await withPolicy(policy, (e) => withEvents(e, hidden), mine, known, skip)).toEqual(
-        failing("ERR_BOOT_COMMAND_LINE_UNKNOWN"),
-      )
+      }
     })
   })
 })

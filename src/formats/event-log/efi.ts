@@ -55,8 +55,6 @@ export interface EfiVariable {
   readonly vendor: string
   readonly name: string
   readonly value: Uint8Array
-  /** Bytes behind it: shim before version 15 writes some. */
-  readonly trailing: number
 }
 
 /** GUIDs of vendors whose variables mean something here. */
@@ -76,6 +74,5 @@ export function parseEfiVariable(data: Uint8Array): EfiVariable {
   const nameUnits = reader.u64("size of the name")
   const size = reader.u64("size of the value")
   const name = utf16Text(reader.take(nameUnits * 2, "name"))
-  const value = reader.take(size, "value")
-  return { vendor, name, value, trailing: reader.left }
+  return { vendor, name, value: reader.take(size, "value") }
 }
