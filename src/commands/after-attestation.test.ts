@@ -185,6 +185,32 @@ test("C8: where nothing says which VM is meant, nobody is even asked", async () 
   expect(seen).toEqual([])
 })
 
+test("C8: where nothing that is left ties the connection to the VM, nobody is even asked", async () => {
+  const snapshot = join(dir, "c8.snapshot")
+  const policy = join(dir, "c8.toml")
+  const key = join(dir, "c8-key.toml")
+  writeFileSync(snapshot, JSON.stringify(CLAIMED))
+  writeFileSync(policy, "[snp]\n")
+  writeFileSync(key, `[tpm]\nak_name = "000b${"ab".repeat(32)}"\n`)
+  const order = (skip: readonly string[], by: { snapshot?: string; policy?: string }) =>
+    orderApp("restart", { ...options(skip), anyVm: false, snapshot: null, policy: null, ...by }, terminal)
+  for (const [skip, by] of [
+    [["binding"], { policy }],
+    [["tee"], { policy }],
+    [["binding", "tpm"], { snapshot }],
+    [["tee", "tpm"], { snapshot }],
+    [["binding", "tpm"], { policy: key }],
+  ] as const)
+    await expect(order(skip, by)).rejects.toMatchObject({ code: "ERR_BAD_VALUE" })
+  expect(seen).toEqual([])
+  for (const [skip, by] of [
+    [["tpm"], { policy }],
+    [["binding", "tee"], { snapshot }],
+    [["tee", "binding"], { policy: key }],
+  ] as const)
+    expect(await order(skip, by)).toBeGreaterThan(1)
+})
+
 test("verify needs a snapshot that is one", async () => {
   const snapshot = join(dir, "empty")
   writeFileSync(snapshot, "")

@@ -2,7 +2,7 @@ import type { AgentClient } from "../client/agent-client.ts"
 import { endpointText, parseAgentUrl } from "../client/endpoint.ts"
 import { AgentError, UsageError } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
-import { appraisalOf, attest, withAgent } from "./attest.ts"
+import { type Appraisal, appraisalOf, attest, withAgent } from "./attest.ts"
 import type { AppOptions } from "./cli.ts"
 import { readInput } from "./input-files.ts"
 import { interruptible } from "./interrupt.ts"
@@ -95,6 +95,7 @@ export async function afterAttestation(
 ): Promise<number> {
   requireExpectation(options)
   const appraisal = appraisalOf(options)
+  if (!options.anyVm) requireProof(appraisal)
   const progress = new ProgressLine(terminal, !options.quiet && !options.json)
   try {
     const { verdict, done } = await interruptible((signal) =>
@@ -141,6 +142,24 @@ function requireExpectation({ snapshot, policy, anyVm }: AppOptions): void {
     at: "--snapshot",
     expected: "--snapshot FILE or --policy FILE, to know your VM from anybody else's",
     hint: "cosmian_vm snapshot takes one; --any-vm does without, and then who runs the VM may read what is sent",
+  })
+}
+
+/**
+ * What is left out by name may not be all that ties the connection, and the key that content is sealed to, to the VM that is meant:
+ * its TEE and the report that commits to both, or a quote by the TPM key that the user knows.
+ * @throws UsageError ERR_BAD_VALUE
+ */
+function requireProof({ skip, reference, policy }: Appraisal): void {
+  const byTee = !skip.has("tee") && !skip.has("binding")
+  const byTpm = !skip.has("tpm") && (reference !== null || policy?.tpm?.akNames != null)
+  if (byTee || byTpm) return
+  const check = skip.has("binding") ? "binding" : "tee"
+  throw new UsageError("ERR_BAD_VALUE", {
+    at: `--skip ${check}`,
+    expected: "checks without which it is still proven that the VM which is meant answers",
+    found: `${check}, and no TPM key that the snapshot or policy names`,
+    hint: "leave the check in; --any-vm does without, and then anybody may read what is sent",
   })
 }
 
