@@ -114,6 +114,15 @@ describe("evidence", () => {
     expect(() => parseEvidence("x".repeat(101), 100)).toThrowCode("ERR_TOO_LARGE")
   })
 
+  test("members and elements without end are refused before they take memory", () => {
+    for (const many of ["[]", "{}", "0"]) {
+      const list = `[${Array.from({ length: 20_000 }, () => many).join(",")}]`
+      expect(() => parseEvidence(`{"version":1,"x":${list}}`)).toThrowCode("ERR_TOO_LARGE")
+    }
+    const members = Array.from({ length: 20_000 }, (_, at) => `"${at}":0`).join(",")
+    expect(() => parseEvidence(`{"version":1,${members}}`)).toThrowCode("ERR_TOO_LARGE")
+  })
+
   test("every truncation is refused", () => {
     const text = encodeEvidence(SAMPLE)
     for (let length = 0; length < text.length; length++)

@@ -133,6 +133,8 @@ function sha(algorithm: "sha256" | "sha512", ...parts: (Uint8Array | string)[]):
 
 /** Cap of an encoded evidence: a list of a million entries and everything else with it. */
 export const MAX_EVIDENCE_BYTES = 400 * 1024 * 1024
+/** Members and elements of evidence, and of a file around it: real ones have some hundred. */
+export const MAX_EVIDENCE_VALUES = 10_000
 const MAX_CERTIFICATES = 16
 const MAX_CERTIFICATE_BYTES = 16 * 1024
 /** Of the members of a TEE part. */
@@ -187,7 +189,7 @@ export function parseEvidence(text: string | Uint8Array, maxBytes = MAX_EVIDENCE
       found: `${text.length}`,
     })
   const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text
-  const cursor = new JsonCursor("evidence", bytes, maxBytes)
+  const cursor = new JsonCursor("evidence", bytes, maxBytes, { maxValues: MAX_EVIDENCE_VALUES })
   const taken = takeEvidence(cursor, "")
   cursor.end()
   return readEvidence(taken)

@@ -4,6 +4,7 @@ import {
   type EvidenceText,
   encodeEvidence,
   MAX_EVIDENCE_BYTES,
+  MAX_EVIDENCE_VALUES,
   readEvidence,
   takeEvidence,
 } from "./evidence.ts"
@@ -99,7 +100,7 @@ export function encodeSavedEvidence(saved: SavedEvidence): string {
  * @throws ParseError ERR_UNSUPPORTED, ERR_MALFORMED, ERR_DUPLICATE_KEY, ERR_TOO_LARGE, ERR_TRUNCATED, ERR_TRAILING_BYTES.
  */
 export function parseSavedEvidence(bytes: Uint8Array): SavedEvidence {
-  const cursor = new JsonCursor("saved evidence", bytes, MAX_SAVED_BYTES)
+  const cursor = new JsonCursor("saved evidence", bytes, MAX_SAVED_BYTES, { maxValues: MAX_EVIDENCE_VALUES })
   let evidence: EvidenceText | null = null
   const root = cursor.record("", (name) => {
     if (name !== "evidence") return undefined

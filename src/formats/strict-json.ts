@@ -13,6 +13,8 @@ export type JsonValue = null | boolean | number | bigint | string | readonly Jso
 export interface JsonOptions {
   /** Integers that a double cannot hold become bigints, instead of being refused. */
   readonly bigIntegers?: boolean
+  /** Members and elements in all, as each of them takes memory many times its text; absent: any number. */
+  readonly maxValues?: number
 }
 
 const MAX_DEPTH = 32
@@ -32,6 +34,8 @@ export class JsonCursor {
   readonly #known: ({ start: number; end: number; text: string } | undefined)[] = []
   readonly #name: string
   readonly #bigIntegers: boolean
+  /** Members and elements that may still follow. */
+  #values: number
   #at = 0
   #depth = 0
 
@@ -51,6 +55,7 @@ export class JsonCursor {
     this.#latin1 = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.#name = name
     this.#bigIntegers = options.bigIntegers === true
+    this.#values = options.maxValues ?? Number.POSITIVE_INFINITY
   }
 
   /** Offset of the next byte. A caller that scanned `bytes` itself moves it with {@link moveTo}. */
@@ -114,6 +119,7 @@ export class JsonCursor {
       const start = this.#at
       const name = this.string()
       if (members.has(name)) throw this.#duplicate(name, start)
+      this.#count()
       this.expect(":")
       const special = member?.(name)
       members.add(name, special === undefined ? this.#member(path, name) : special)
@@ -221,8 +227,17 @@ export class JsonCursor {
 
   #array(path: string): JsonValue[] {
     const values: JsonValue[] = []
-    this.items("[", "]", () => values.push(this.value(this.#atNested() ? `${path}[${values.length}]` : "")))
+    this.items("[", "]", () => {
+      this.#count()
+      values.push(this.value(this.#atNested() ? `${path}[${values.length}]` : ""))
+    })
     return values
+  }
+
+  #count(): void {
+    this.#values -= 1
+    if (this.#values < 0)
+      throw new ParseError("ERR_TOO_LARGE", { at: this.place(), expected: "fewer members and elements" })
   }
 
   #member(path: string, name: string): JsonValue {

@@ -104,6 +104,8 @@ export interface ImaReference {
 /** Cap of a snapshot file, to be checked before it is read. Three hundred thousand files are about 45 MB. */
 export const MAX_SNAPSHOT_BYTES = 512 * 1024 * 1024
 const MAX_UNREADABLE = 1_000_000
+/** Members and elements beside the files and their packages: most are of `unreadable`, three each. */
+const MAX_VALUES = 4_000_000
 const U32 = 2 ** 32 - 1
 const CLOUDS = ["AWS", "Azure", "GCP"] as const
 const RETAKE = "take a new snapshot of the VM"
@@ -114,7 +116,7 @@ const RETAKE = "take a new snapshot of the VM"
  * ERR_TRAILING_BYTES.
  */
 export function parseSnapshot(bytes: Uint8Array, maxBytes = MAX_SNAPSHOT_BYTES): Snapshot {
-  const cursor = new JsonCursor("snapshot", bytes, maxBytes)
+  const cursor = new JsonCursor("snapshot", bytes, maxBytes, { maxValues: MAX_VALUES })
   const large: LargeMembers = { filehashes: null, superseded: null, packages: null }
   const root = cursor.record("", (name) => {
     if (cursor.peek() !== 0x5b) return undefined
