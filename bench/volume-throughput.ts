@@ -1,7 +1,7 @@
 /** Reads what volume-throughput.sh prints. */
 import type { BenchResult } from "./result.ts"
 
-const MEGABYTES = (16 * 2 ** 20) / 1e6
+const MEGABYTES = (4 * 2 ** 20) / 1e6
 
 /** The fastest of all rounds: what disturbs a round only makes it slower. MB/s. */
 export interface Throughput {

@@ -6,7 +6,7 @@ import { EXECUTABLE } from "../test/executable.ts"
 import type { BenchResult } from "./result.ts"
 import { throughputOf, volumeResults } from "./volume-throughput.ts"
 
-const ROUNDS = 9
+const ROUNDS = 40
 
 export async function run(): Promise<BenchResult[]> {
   if (process.getuid?.() !== 0 || !existsSync("/dev/mapper/control")) {

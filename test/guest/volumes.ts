@@ -283,7 +283,7 @@ async function firstStartSaysWhatIsMissing(guest: Guest): Promise<void> {
 export async function asFastAsPlain(guest: Guest): Promise<void> {
   await guest.writeFile("/root/throughput", readFileSync(THROUGHPUT, "utf8"))
   const output = await guest.mustShell(
-    "mkdir /root/bench && sh /root/throughput /usr/sbin/cosmian_vm /root/bench 7",
+    "mkdir /root/bench && sh /root/throughput /usr/sbin/cosmian_vm /root/bench 30",
     {
       timeoutMs: 300_000,
     },
