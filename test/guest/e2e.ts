@@ -88,6 +88,7 @@ const STEPS: readonly Step[] = [
   ["a LUKS header that others wrote is refused", (s) => volumes.headersAreRefused(s.guest)],
   ["a flipped bit on the disk is a read error", (s) => volumes.tamperingIsNoticed(s.guest)],
   ["fstool create that fails leaves nothing", (s) => volumes.failuresLeaveNothing(s.guest)],
+  ["a block device with XFS, opened with a PIN, grows", (s) => volumes.deviceGrows(s.guest)],
   ["fstool create killed at each step leaves nothing", (s) => volumes.killedAtEachStep(s.guest)],
   ["a volume is as fast as with plain cryptsetup", (s) => volumes.asFastAsPlain(s.guest)],
   ["fstool enroll --pcrs warns", (s) => volumes.enrolToCommandLine(s.guest)],

@@ -193,6 +193,33 @@ printf "\\\\x$(printf %02x $((byte ^ 1)))" | dd of=${VAULT}/container bs=1 seek=
   await guest.mustShell(`rm ${VAULT}/data/victim`)
 }
 
+/** A block device instead of a file, XFS instead of ext4, no integrity protection; bound to a PIN. */
+export async function deviceGrows(guest: Guest): Promise<void> {
+  const disk = "/var/lib/disk"
+  const device = (
+    await guest.mustShell(`truncate --size 320M ${disk} && losetup --find --show ${disk}`)
+  ).trim()
+  await guest.writeFile("/run/pin", "4711")
+  const at = "--location /var/lib/device --filesystem xfs --integrity none"
+  const create = () =>
+    fstool(guest, `create --json --container ${device} ${at} --pin-file /run/pin --password-file -`, PASSWORD)
+  expectExit(await create(), EXIT.ok)
+  expectExit(await fstool(guest, "close device"), EXIT.ok)
+  expectCode(await fstool(guest, "mount device --json"), "ERR_VOLUME_NO_KEY", EXIT.volume)
+  expectCode(await fstool(guest, "mount device --json --pin-file /run/new"), "ERR_SEALED_PIN", EXIT.volume)
+  expectExit(await fstool(guest, "mount device --pin-file /run/pin"), EXIT.ok)
+  await guest.mustShell(
+    `echo kept > /var/lib/device/data/file && truncate --size 400M ${disk} && losetup --set-capacity ${device}`,
+  )
+  const before = (await statusOf(guest, "device")).file_system?.bytes ?? 0
+  expectExit(await fstool(guest, "resize device --pin-file /run/pin"), EXIT.ok)
+  const after = (await statusOf(guest, "device")).file_system?.bytes ?? 0
+  if (after < before + 60e6) throw new Error(`grown from ${before} to ${after} bytes`)
+  expectEqual("file", await guest.mustShell("cat /var/lib/device/data/file"), "kept\n")
+  expectExit(await fstool(guest, "wipe device --yes"), EXIT.ok)
+  await guest.mustShell(`losetup --detach ${device} && rm -r ${disk} /var/lib/device`)
+}
+
 /** Killed at each of its steps, fstool leaves nothing that the next one does not take away; the last one finishes. */
 export async function killedAtEachStep(guest: Guest): Promise<void> {
   const at = "/var/lib/killed"

@@ -138,20 +138,20 @@ async function unsealed(
 }
 
 function noKey(volume: Volume, reasons: readonly CodedError[]): CodedError {
+  const command = `cosmian_vm fstool mount ${volume.name} --password-file FILE`
   const [first] = reasons
-  const hint = `open it with its password: cosmian_vm fstool mount ${volume.name} --password-file FILE`
   if (first === undefined)
     return new CodedError("ERR_VOLUME_NO_KEY", {
       at: volume.name,
       expected: "an enrolment of the TPM, or a passphrase",
       found: "neither",
-      hint,
+      hint: `with its password: ${command}`,
     })
   return new CodedError(first.code, {
     at: `${volume.name}${first.at === undefined ? "" : `, ${first.at}`}`,
     ...(first.expected === undefined ? {} : { expected: first.expected }),
     ...(first.found === undefined ? {} : { found: first.found }),
-    hint: first.hint === undefined ? hint : `${first.hint}; or ${hint}`,
+    hint: `${first.hint === undefined ? "" : `${first.hint}; `}with its password: ${command}`,
     cause: first,
   })
 }
