@@ -44,6 +44,7 @@ export async function connectThrough(
   const intervalMs = 1000 * countOf(options.interval, "--interval", MAX_INTERVAL)
   const maxConnections = countOf(options.maxConnections, "--max-connections", 10_000)
   const timeoutMs = timeoutOf(options.timeout)
+  requireExpectation(options)
   refuseUnproven(options.skip)
   const appraisal = appraisalOf(options)
   const say = (line: string) => (options.quiet ? undefined : terminal.talk(`${printable(line)}\n`))
@@ -154,15 +155,23 @@ function refused(verdict: Verdict, { json }: ConnectOptions, terminal: Terminal)
 }
 
 function verifiedLine({ snapshot, policy }: ConnectOptions, { target, simulated }: Verdict): string {
-  const against = snapshot ?? policy
-  const compared =
-    against === null ? "has attested (not compared with a snapshot or policy)" : `is as ${against} has it`
-  return `[ OK ] ${target} ${compared}${simulated ? "; SIMULATED" : ""}`
+  return `[ OK ] ${target} is as ${snapshot ?? policy} has it${simulated ? "; SIMULATED" : ""}`
 }
 
 function tell(event: TunnelEvent, terminal: Terminal, say: (line: string) => void): void {
   if (event.kind !== "refused") say(`connection ${event.kind}, ${event.open} open`)
   else terminal.talk(`[ FAIL ] connection refused: ${event.error.code}: ${printable(event.error.message)}\n`)
+}
+
+/** A genuine VM is not yet yours, and what local programs send would be read by whoever runs it. */
+function requireExpectation({ snapshot, policy }: ConnectOptions): void {
+  if (snapshot !== null || policy !== null) return
+  throw new UsageError("ERR_MISSING_ARGUMENT", {
+    at: "--snapshot",
+    expected: "--snapshot FILE or --policy FILE, to know your VM from anybody else's",
+    found: "neither",
+    hint: "cosmian_vm snapshot takes one",
+  })
 }
 
 /** The binding is what ties the TLS key to the VM: without it there is nothing to connect to. */

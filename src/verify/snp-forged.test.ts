@@ -43,16 +43,16 @@ test("a Milan chip under a root that is trusted for Turin only is refused", asyn
   expect(() => verify(fakeReport(milan), milan.certificates, [wrong])).toThrowCode("ERR_SNP_PRODUCT")
 })
 
-test("a report with the certificates of another chip of the same product is refused", () => {
+test("T3: a report with the certificates of another chip of the same product is refused", () => {
   expect(() => verify(fakeReport(milan), otherMilan.certificates)).toThrowCode("ERR_SNP_CHIP_ID")
 })
 
-test("a report with the certificates of another product is refused", () => {
+test("T3: a report with the certificates of another product is refused", () => {
   expect(() => verify(fakeReport(turin), milan.certificates)).toThrowCode("ERR_SNP_PRODUCT")
   expect(() => verify(fakeReport(milan), turin.certificates)).toThrowCode("ERR_SNP_PRODUCT")
 })
 
-test("a report signed by another chip that claims this chip's identifier is refused", () => {
+test("T3: a report signed by another chip that claims this chip's identifier is refused", () => {
   const forged = fakeReport(otherMilan, { chipId: milan.chip.hwId })
   expect(() => verify(forged, milan.certificates)).toThrowCode("ERR_SNP_SIGNATURE")
 })
@@ -65,7 +65,7 @@ test("a reported TCB other than the certificate's is refused, in each component"
   }
 })
 
-test("Turin's TCB layout is not read as Milan's", () => {
+test("T6: Turin's TCB layout is not read as Milan's", () => {
   const report = fakeReport(milan, { reportedTcb: encodeTcb(turin.chip.tcb, "Turin") })
   expect(() => verify(report, milan.certificates)).toThrowCode("ERR_RESERVED_NOT_ZERO")
 })
@@ -76,7 +76,7 @@ test("a processor that is not known is refused", () => {
   expect(() => verify(raw, milan.certificates)).toThrowCode("ERR_UNSUPPORTED")
 })
 
-test("a VLEK report needs a VLEK, and a VLEK certificate no VCEK report", async () => {
+test("T3: a VLEK report needs a VLEK, and a VLEK certificate no VCEK report", async () => {
   const asVlek = fakeReport(milan, { flags: 1 << 2 })
   expect(() => verify(asVlek, milan.certificates)).toThrowCode("ERR_SNP_SIGNING_KEY")
   const { hwId: _, ...extensions } = leafExtensions(milan)

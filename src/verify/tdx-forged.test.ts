@@ -37,7 +37,7 @@ test("the honest quote of the made-up platform is genuine, and simulated", () =>
   expect({ simulated: anchor.simulated, revocation }).toEqual({ simulated: true, revocation: "checked" })
 })
 
-describe("platform's chain", () => {
+describe("T9: platform's chain", () => {
   test("no PCK certificate, or none of its authority", () => {
     const [pck = zeros(0), ca = zeros(0)] = chain()
     expect(judged({ certificates: [] })).toThrowCode("ERR_PCK_MISSING")
@@ -100,7 +100,7 @@ describe("platform's chain", () => {
   })
 })
 
-describe("quoting enclave", () => {
+describe("T9: quoting enclave", () => {
   test("its report signed by another platform's key", () => {
     expect(judged({ qeSigner: KEYS.stranger })).toThrowCode("ERR_QE_REPORT_SIGNATURE")
   })

@@ -55,7 +55,7 @@ const STEPS: readonly Step[] = [
     "the agent's files are in an encrypted volume, made at its first start",
     (s) => volumes.agentHasVolume(s.guest),
   ],
-  ["fstool create: the password is seen by nobody", (s) => volumes.passwordIsNotSeen(s.guest)],
+  ["L3: fstool create: the password is seen by nobody", (s) => volumes.passwordIsNotSeen(s.guest)],
   ["the boot measures the kernel's command line from now on", (s) => volumes.measureCommandLine(s.guest)],
   ["app init hands over the configuration and starts the application", (s) => initApplication(s, "agent")],
   ["app restart restarts it", restartApplication],
@@ -85,15 +85,18 @@ const STEPS: readonly Step[] = [
   ['tls = "ratls": the agent\'s certificate proves itself', certificateProvesItself],
   ["fstool resize: grows while it is in use", (s) => volumes.growsOnline(s.guest)],
   ["fstool password change", (s) => volumes.passwordChanges(s.guest)],
-  ["a LUKS header that others wrote is refused", (s) => volumes.headersAreRefused(s.guest)],
-  ["a flipped bit on the disk is a read error", (s) => volumes.tamperingIsNoticed(s.guest)],
-  ["fstool create that fails leaves nothing", (s) => volumes.failuresLeaveNothing(s.guest)],
+  ["L1: a LUKS header that others wrote is refused", (s) => volumes.headersAreRefused(s.guest)],
+  ["L4: a flipped bit on the disk is a read error", (s) => volumes.tamperingIsNoticed(s.guest)],
+  ["L3: fstool create that fails leaves nothing", (s) => volumes.failuresLeaveNothing(s.guest)],
   ["a block device with XFS, opened with a PIN, grows", (s) => volumes.deviceGrows(s.guest)],
-  ["fstool create killed at each step leaves nothing", (s) => volumes.killedAtEachStep(s.guest)],
+  ["L3: fstool create killed at each step leaves nothing", (s) => volumes.killedAtEachStep(s.guest)],
   ["a volume is as fast as with plain cryptsetup", (s) => volumes.asFastAsPlain(s.guest)],
   ["fstool enroll --pcrs warns", (s) => volumes.enrolToCommandLine(s.guest)],
-  ["another command line: the volume stays closed and says why", (s) => volumes.otherCommandLine(s.guest)],
-  ["another TPM: the volume stays closed, and opens with its password", (s) => volumes.otherTpm(s.guest)],
+  [
+    "L2: another command line: the volume stays closed and says why",
+    (s) => volumes.otherCommandLine(s.guest),
+  ],
+  ["L2: another TPM: the volume stays closed, and opens with its password", (s) => volumes.otherTpm(s.guest)],
 ]
 
 process.exit(await main())

@@ -119,7 +119,7 @@ describe("working directory and home", () => {
   })
 })
 
-describe("environment", () => {
+describe("A5: environment", () => {
   test("BUN_OPTIONS loads no module", () => {
     const env = { BUN_OPTIONS: `--preload ${evil}` }
     for (const program of [unprotected, optionsOnly]) expect(run(program, { env }).text).toContain("EVIL")

@@ -253,10 +253,16 @@ describe("connect", () => {
       ...["--policy", wrongPolicy(), "--listen", "127.0.0.1:0", "--target", target()],
     ])
     expect(outcome(result)).toEqual({ exit: EXIT.tee, code: "ERR_TEE_MEASUREMENT" })
-    const skipped = await run([
-      ...["connect", "--url", vm.url, ...trust(), "--skip", "binding", "--listen", "127.0.0.1:0"],
+    const to = ["connect", "--url", vm.url, ...trust(), "--listen", "127.0.0.1:0", "--json"]
+    const skipped = await run([...to, "-s", snapshot(), "--skip", "binding"])
+    expect(outcome(skipped)).toMatchObject({ exit: EXIT.usage, code: "ERR_BAD_VALUE" })
+  })
+
+  test("C8: where nothing says which VM is meant, nothing is listened for", async () => {
+    const result = await run([
+      ...["connect", "--url", vm.url, "--ratls", ...trust(), "--listen", "127.0.0.1:0", "--json"],
     ])
-    expect(skipped.code).toBe(EXIT.usage)
+    expect(outcome(result)).toMatchObject({ exit: EXIT.usage, code: "ERR_MISSING_ARGUMENT" })
   })
 
   const wrongPolicy = () => {

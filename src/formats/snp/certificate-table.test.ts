@@ -29,7 +29,7 @@ function table(size: number, ...entries: (readonly [offset: number, length: numb
   return raw
 }
 
-describe("certificate table", () => {
+describe("T8: certificate table", () => {
   test("entries survive encoding and parsing", () => {
     expect(parseCertificateTable(encodeCertificateTable(ENTRIES))).toEqual(ENTRIES)
     expect(ENTRIES.map(({ guid }) => certificateNameOf(guid))).toEqual(["ARK", "VCEK"])
