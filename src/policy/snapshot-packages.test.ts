@@ -113,6 +113,8 @@ describe("what is not understood is refused", () => {
     ["a range of nothing known", [dpkg("a", "1", [[4294967295, 1]])]],
     ["a file of two packages", [dpkg("a", "1", [[0, 2]]), dpkg("b", "1", [[1, 1]])]],
     ["a range with three numbers", [{ ...dpkg("a", "1", []), files: [[0, 1, 2]] }]],
+    ["a range without end", [{ ...dpkg("a", "1", []), files: [Array.from({ length: 1000 }, () => 1)] }]],
+    ["a range of no file", [dpkg("a", "1", [[1, 0]])]],
     ["a negative number", [{ ...dpkg("a", "1", []), files: [[-1, 1]] }]],
     ["a path among replaced files", [dpkg("a", "1", [], ["/a"])]],
     ["another manager", [{ ...dpkg("a", "1", []), manager: "brew" }]],

@@ -28,6 +28,8 @@ const SOURCES = ["repository", "signature", "digest", "unauthenticated"] as cons
 const MANAGERS = ["dpkg", "rpm"] as const
 /** A large distribution has some ten thousand packages in all. */
 const MAX_PACKAGES = 200_000
+/** Of files of all packages: no more than there are files. */
+const MAX_RANGES = 4_000_000
 const MAX_TEXT = 512
 const U32 = 2 ** 32 - 1
 /** Lists of files that a package may have: those that are accepted, and those that it replaced. */
@@ -93,10 +95,17 @@ export class PackagesReader {
   #file(cursor: JsonCursor, list: List, owner: number): void {
     if (cursor.peek() === 0x5b) {
       const numbers: number[] = []
-      cursor.items("[", "]", () => numbers.push(numberOf(cursor)))
-      const [first, count, ...rest] = numbers
-      if (first === undefined || count === undefined || rest.length > 0)
-        throw cursor.malformed("[first,count]")
+      cursor.items("[", "]", () => {
+        if (numbers.length === 2) throw cursor.malformed("[first,count]")
+        numbers.push(numberOf(cursor))
+      })
+      const [first, count = 0] = numbers
+      if (first === undefined || count === 0) throw cursor.malformed("[first,count], of one file at least")
+      if (this.#ranges.length === MAX_RANGES)
+        throw new ParseError("ERR_TOO_LARGE", {
+          at: cursor.place(),
+          expected: `at most ${MAX_RANGES} ranges`,
+        })
       this.#ranges.push({ list, owner, first, count })
       return
     }
