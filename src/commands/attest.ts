@@ -60,6 +60,7 @@ export function appraisalOf(
     readonly snapshot?: string | null
     readonly whitelist?: string | null
     readonly imaKeys?: readonly string[]
+    readonly evmKeys?: readonly string[]
     readonly applications?: readonly string[]
     readonly acceptReboot?: boolean
     readonly policy?: string | null
@@ -67,7 +68,7 @@ export function appraisalOf(
     readonly imaPolicies?: readonly string[]
   },
 ): Appraisal {
-  const { snapshot = null, whitelist = null, imaKeys = [], applications = [] } = options
+  const { snapshot = null, whitelist = null, imaKeys = [], evmKeys = [], applications = [] } = options
   for (const application of applications) parseApplication(application)
   const policy = options.policy == null ? null : readPolicyFile(options.policy).policy
   return {
@@ -76,7 +77,12 @@ export function appraisalOf(
       whitelist === null
         ? EMPTY_WHITELIST
         : parseWhitelist(readInput(whitelist, MAX_WHITELIST_BYTES), whitelist),
-    imaKeys: imaKeys.flatMap((path) => parseFile(path, MAX_KEY_BYTES, parseImaKeys)),
+    imaKeys: [
+      ...imaKeys.flatMap((path) => parseFile(path, MAX_KEY_BYTES, (bytes) => parseImaKeys(bytes, "content"))),
+      ...evmKeys.flatMap((path) =>
+        parseFile(path, MAX_KEY_BYTES, (bytes) => parseImaKeys(bytes, "metadata")),
+      ),
+    ],
     anchors: anchorsOf(options.trustRoots),
     tpmAuthorities: options.tpmCa == null ? null : readTpmAuthorities(options.tpmCa),
     applications,

@@ -226,6 +226,11 @@ const verifyCommand = defineCommand({
       description:
         "also accept files that this key signed (security.ima), whatever their path and version; certificate or public key, PEM or DER",
     }),
+    "evm-key": repeatable({
+      type: "string",
+      valueHint: "FILE",
+      description: "the same for portable signatures of EVM (security.evm; template evm-sig)",
+    }),
     application: repeatable({
       type: "string",
       alias: "a",
@@ -254,6 +259,7 @@ const verifyCommand = defineCommand({
       snapshot: args.snapshot,
       whitelist: args.whitelist ?? null,
       imaKeys: listOf(args["ima-key"]),
+      evmKeys: listOf(args["evm-key"]),
       applications: listOf(args.application),
       acceptReboot: args["accept-reboot"] === true,
       policy: args.policy ?? null,

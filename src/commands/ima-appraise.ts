@@ -21,6 +21,7 @@ export interface AppraiseOptions {
   readonly snapshot: string
   readonly whitelist: string | null
   readonly imaKeys: readonly string[]
+  readonly evmKeys: readonly string[]
   readonly policy: string | null
   readonly violations: "fail" | "report" | null
   readonly imaPolicies: readonly string[]

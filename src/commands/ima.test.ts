@@ -155,6 +155,7 @@ describe("ima show", () => {
 const NOTHING = {
   whitelist: null,
   imaKeys: [],
+  evmKeys: [],
   policy: null,
   violations: null,
   imaPolicies: [],

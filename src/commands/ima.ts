@@ -112,6 +112,7 @@ const appraiseCommand = defineCommand({
     "ima-key": repeatable(
       file("also accept files that this key signed; certificate or public key, PEM or DER"),
     ),
+    "evm-key": repeatable(file("the same for portable signatures of EVM (template evm-sig)")),
     policy: file("policy with a table [ima]"),
     ...imaArgs,
     quote: file("the TPM's quote (TPMS_ATTEST)"),
@@ -132,6 +133,7 @@ const appraiseCommand = defineCommand({
       snapshot: args.snapshot,
       whitelist: args.whitelist ?? null,
       imaKeys: listOf(args["ima-key"]),
+      evmKeys: listOf(args["evm-key"]),
       policy: args.policy ?? null,
       violations: args.violations ?? null,
       imaPolicies: listOf(args["ima-policy"]),

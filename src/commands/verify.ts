@@ -18,6 +18,8 @@ export interface VerifyOptions extends ConnectionOptions, TrustOptions {
   readonly whitelist: string | null
   /** Files with keys that files of the VM may be signed with. */
   readonly imaKeys?: readonly string[]
+  /** Those for portable signatures of EVM. */
+  readonly evmKeys?: readonly string[]
   /** `host[:port]`, as given. */
   readonly applications: readonly string[]
   readonly acceptReboot?: boolean

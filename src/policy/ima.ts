@@ -35,7 +35,7 @@ export interface ImaAppraisalOptions {
   readonly at: Date
   /**
    * Keys whose valid signature over an entry's digest accepts that entry, in the snapshot or not; none where absent. A
-   * signature covers the content alone: older versions, and other files' contents under a path, are accepted with it.
+   * signature covers the content, not the path: older versions, and other files' contents under a path, are accepted with it.
    */
   readonly imaKeys?: readonly ImaKey[]
   /** `[ima]` of a policy; null where there is none. */

@@ -47,7 +47,8 @@ export function verifyAppendedSignature(
   measured: UnsignedDigest,
   keys: readonly ImaKey[],
 ): Verified<UnsignedDigest> {
-  if (signersOf(signature).some((signer) => keys.some(({ key }) => isSignedBy(signer, measured, key))))
+  const trusted = keys.filter(({ signs }) => signs === "content")
+  if (signersOf(signature).some((signer) => trusted.some(({ key }) => isSignedBy(signer, measured, key))))
     return markVerified(measured)
   throw new VerifyError("ERR_IMA_SIGNATURE_KEY", {
     at: "appended signature",

@@ -14,6 +14,12 @@ export interface ImaKey {
   readonly key: KeyObject
   /** What signatures may name it by: last 4 bytes of a key identifier, hex. */
   readonly keyIds: readonly string[]
+  /**
+   * What it is trusted to have signed. Both kinds of signature are over a bare hash, so that one of a *file* that holds the bytes which
+   * EVM hashes is also one of metadata: who signs other people's files must not thereby vouch for metadata. The kernel, too,
+   * has a keyring for each.
+   */
+  readonly signs: "content" | "metadata"
 }
 
 /** A digest as a measurement list has it. */
@@ -37,7 +43,13 @@ const RSA_MIN_BITS = 2048
  * its key alone: who gave the file vouches for it, and files stay signed when a certificate ends.
  * @throws VerifyError ERR_IMA_KEY; ParseError ERR_MALFORMED, ERR_TRUNCATED, ERR_TOO_LARGE for a broken PEM file
  */
-export function parseImaKeys(file: Uint8Array): ImaKey[] {
+export function parseImaKeys(file: Uint8Array, signs: ImaKey["signs"] = "content"): ImaKey[] {
+  return keysIn(file).map((key) => ({ ...key, signs }))
+}
+
+type BareKey = Omit<ImaKey, "signs">
+
+function keysIn(file: Uint8Array): BareKey[] {
   const text = Buffer.from(file.buffer, file.byteOffset, file.byteLength).toString("latin1")
   if (!text.includes("-----BEGIN ")) return [imaKey(file)]
   const blocks = parsePem(text)
@@ -48,7 +60,7 @@ export function parseImaKeys(file: Uint8Array): ImaKey[] {
 }
 
 /** @param der a certificate or a SubjectPublicKeyInfo */
-function imaKey(der: Uint8Array): ImaKey {
+function imaKey(der: Uint8Array): BareKey {
   const key = importSpki(der)
   if (key !== null) return keyOf(key, der, null)
   try {
@@ -64,7 +76,7 @@ function imaKey(der: Uint8Array): ImaKey {
   }
 }
 
-function keyOf(key: KeyObject, spki: Uint8Array, identifier: Uint8Array | null): ImaKey {
+function keyOf(key: KeyObject, spki: Uint8Array, identifier: Uint8Array | null): BareKey {
   const bits = key.asymmetricKeyDetails?.modulusLength ?? 0
   if (key.asymmetricKeyType === "rsa" && (bits < RSA_MIN_BITS || bits % 8 !== 0))
     throw unusable(`RSA of at least ${RSA_MIN_BITS} bits`, `${bits} bits`)
@@ -114,24 +126,45 @@ export function verifyFileSignature(
     (kind === "ima" && version === 2 && measured.content === "file") ||
     (kind === "verity" && version === 3 && measured.content === "verity")
   if (!fits)
-    throw wrong(
+    throw wrongSignature(
       "a signature of the measured digest",
       `kind ${kind}, version ${version}, of ${measured.content}`,
     )
-  if (!SIGNED_HASHES.includes(algorithm)) throw wrong(SIGNED_HASHES.join(", "), algorithm)
+  if (!SIGNED_HASHES.includes(algorithm)) throw wrongSignature(SIGNED_HASHES.join(", "), algorithm)
   if (algorithm !== measured.algorithm)
-    throw wrong(`a signature over ${measured.algorithm}`, `over ${algorithm}`)
+    throw wrongSignature(`a signature over ${measured.algorithm}`, `over ${algorithm}`)
+  const digest = kind === "ima" ? measured.digest : fileIdDigest(algorithm, hashAlgorithm, measured.digest)
+  const trusted = keys.filter(({ signs }) => signs === "content")
+  return verifyHeld({ keyId, value, algorithm, digest }, trusted, "--ima-key")
+}
+
+/**
+ * A signature over a digest, by one of the keys that its identifier names.
+ * @param option that such keys are given by, for messages
+ * @throws VerifyError ERR_IMA_SIGNATURE, ERR_IMA_SIGNATURE_KEY
+ */
+export function verifyHeld(
+  signed: {
+    readonly keyId: string
+    readonly value: Uint8Array
+    /** One of {@link SIGNED_HASHES}. */
+    readonly algorithm: string
+    readonly digest: Uint8Array
+  },
+  keys: readonly ImaKey[],
+  option: string,
+): Verified<SignedFile> {
+  const { keyId, value, algorithm, digest } = signed
   const candidates = keys.filter(({ keyIds }) => keyIds.includes(keyId))
   if (candidates.length === 0)
     throw new VerifyError("ERR_IMA_SIGNATURE_KEY", {
       at: "file signature",
-      expected: keys.flatMap(({ keyIds }) => keyIds).join(", "),
+      expected: keys.flatMap(({ keyIds }) => keyIds).join(", ") || "a key that was given",
       found: keyId,
-      hint: "name the signer's certificate with --ima-key, if you trust it",
+      hint: `name the signer's certificate with ${option}, if you trust it`,
     })
-  const digest = kind === "ima" ? measured.digest : fileIdDigest(algorithm, hashAlgorithm, measured.digest)
   if (!candidates.some(({ key }) => isSigned(algorithm, digest, key, value)))
-    throw wrong(`a signature by key ${keyId}`, "one that does not verify")
+    throw wrongSignature(`a signature by key ${keyId}`, "one that does not verify")
   return markVerified({ keyId })
 }
 
@@ -146,7 +179,7 @@ function fileIdDigest(algorithm: string, number: number, digest: Uint8Array): Ui
   return new Uint8Array(createHash(algorithm).update(Uint8Array.of(6, number)).update(digest).digest())
 }
 
-function wrong(expected: string, found: string): VerifyError<"ERR_IMA_SIGNATURE"> {
+export function wrongSignature(expected: string, found: string): VerifyError<"ERR_IMA_SIGNATURE"> {
   return new VerifyError("ERR_IMA_SIGNATURE", {
     at: "file signature",
     expected,

@@ -30,6 +30,61 @@ export const EVMCTL_SAMPLES = {
   },
 } as const
 
+/**
+ * Portable signatures of the line "hello" made with evmctl 1.4 (`evmctl sign --portable --imahash -a ALGORITHM --key KEY FILE`):
+ * the attributes as they were on the disk, in the kernel's order, base64. The private keys are gone.
+ */
+export const EVMCTL_PORTABLE = {
+  bare: {
+    spki: "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE0GiZmEf76cA0t6g0mSg4Ih7OLt4u0d2VhA39zq2GnXJ5gdUIWHhbJXY6uUbfdL4RmYwqOXGoIT94oLxBaibUcQ==",
+    algorithm: "sha256",
+    evm: "BQIEIjf2LQBHMEUCICRROrFEsLiSgFx9VzD5Hzh9wZROfVxjX4UJKvjQ2Hl8AiEA/IIbv9J0xJDYP3BANy4GYsvNXg8hzuyj/PVg3lZrjpg=",
+    attributes: [["security.ima", "BARYkbW1ItXfCG0P8LEQ+9nSG7T8cWOvNNCChqLoRva+Aw=="]],
+    uid: 0,
+    gid: 0,
+    mode: 0o100755,
+  },
+  labelled: {
+    spki: "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAlxvw4Ouvb/tjn5KKqQ4gfhfDPxM5XSsNeFt/iNwcBABkUoANUMSqnjExaywQgb+/2wv8swm2B4Z099gWczpj6BsFDp3Y4xx6AxbktvfvGC9VoBDcoNjFgm3q0XVqlwdkxnnhkMRZ0Fc9FqMuKGa8KCNkzV4x6K0fYdnrPLuprSO6SPaoHosBKdpFuaZXgjdefYTih5VQxl1rCXC9bsWPg1hhUATupbaSDNdDKquX2PSXcYUQZ14J2vIqGyxSg7pmguybLMR6fYFkHdE4qbblOCb8LZwVsknZUbT73Krk31KQYFBbotQ2ziH3HqM6ZOyswSerYHBc2WMjmpHx/jgHmQIDAQAB",
+    algorithm: "sha512",
+    evm: "BQIGX2F9pwEAA4akwpnk64RCtllPo0H3j1o4T0wo9uBWstEkdIpWXzg09EnimbRBU+N0JHmOBYF3Jio2eOcV0hqUVR1DUZQnAZLIGFEfftwoPRnierFnxfFTQgnwAJxZz826jyiTQC3vCUAwEftLDlL8HXKSuMgAxHYRVZLTWQeQ6+vagVvMfuBZbpag9mOtx6MuLAXLtxtiz0O8M3Rz7u6pbIffp8cUV4rY45MGED2n+C0tNWy6/+1BYR6Fl0ONu4wEKJGS/Tu5doWr28xyhiwVIiQRb45hTPZnxEw1R2NOwOfAAFIgfenfw8kR+ZvpOJGCAtbcW9Q7fRnAY/09AaVmVV7Js5hgNw==",
+    attributes: [
+      ["security.selinux", "c3lzdGVtX3U6b2JqZWN0X3I6YmluX3Q6czAA"],
+      [
+        "security.ima",
+        "BAbnwiuZTFnZzytI5Umx4kZmY2BFkw09p8GsspnRw7f5MflKrkHt2iwrIHo24Q+Ly41FIj5Uh49bMW5847a8AZYp",
+      ],
+      ["security.capability", "AQAAAgAEAAAAAAAAAAAAAAAAAAA="],
+    ],
+    uid: 1000,
+    gid: 33,
+    mode: 0o104750,
+  },
+} as const
+
+/** Attributes, owner and mode as fields of template evm-sig. */
+export function metadataFields(metadata: {
+  readonly attributes: readonly (readonly [name: string, value: Uint8Array])[]
+  readonly uid: number
+  readonly gid: number
+  readonly mode: number
+}) {
+  const number = (value: number, size: 2 | 4) => {
+    const out = Buffer.alloc(size)
+    out.writeUIntLE(value, 0, size)
+    return new Uint8Array(out)
+  }
+  const { attributes, uid, gid, mode } = metadata
+  return {
+    xattrnames: new Uint8Array(Buffer.from(`${attributes.map(([name]) => name).join("|")}\0`)),
+    xattrlengths: new Uint8Array(Buffer.concat(attributes.map(([, value]) => number(value.length, 4)))),
+    xattrvalues: new Uint8Array(Buffer.concat(attributes.map(([, value]) => value))),
+    iuid: number(uid, 4),
+    igid: number(gid, 4),
+    imode: number(mode, 2),
+  }
+}
+
 /** `security.ima` of version 2, or of version 3 for fs-verity, by a key made for the test. */
 export function signFile(
   signer: { readonly privateKey: KeyObject; readonly keyId: string },
