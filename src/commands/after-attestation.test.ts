@@ -101,6 +101,7 @@ function options(skip: readonly string[]) {
     },
     credentials: { ...NO_CREDENTIALS, token: join(dir, "token") },
     policy: null,
+    measurement: null,
     anyVm: true,
   }
 }

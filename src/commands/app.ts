@@ -111,9 +111,9 @@ export async function afterAttestation(
     else {
       const passedMeans =
         options.snapshot === null
-          ? options.policy === null
+          ? options.policy === null && options.measurement === null
             ? "has attested, and may be anybody's"
-            : "is a machine as the policy describes it"
+            : "is a machine as the policy or measurement says"
           : "is the machine of the snapshot"
       const text = renderVerdict(verdict, {
         style: terminal.outStyle,
@@ -136,11 +136,11 @@ export async function afterAttestation(
  * A genuine VM is not yet yours: whoever wants a secret can rent one.
  * @throws UsageError ERR_MISSING_ARGUMENT where nothing says which VM is meant.
  */
-function requireExpectation({ snapshot, policy, anyVm }: AppOptions): void {
-  if (snapshot !== null || policy !== null || anyVm) return
+function requireExpectation({ snapshot, policy, measurement, anyVm }: AppOptions): void {
+  if (snapshot !== null || policy !== null || measurement !== null || anyVm) return
   throw new UsageError("ERR_MISSING_ARGUMENT", {
     at: "--snapshot",
-    expected: "--snapshot FILE or --policy FILE, to know your VM from anybody else's",
+    expected: "--snapshot FILE, --policy FILE or --measurement HEX, to know your VM from anybody else's",
     hint: "cosmian_vm snapshot takes one; --any-vm does without, and then who runs the VM may read what is sent",
   })
 }

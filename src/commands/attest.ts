@@ -5,9 +5,10 @@ import { endpointText, parseAgentUrl, parseApplication } from "../client/endpoin
 import type { CollateralSource } from "../endorsements/collateral.ts"
 import { CodedError, UsageError } from "../errors.ts"
 import type { Evidence } from "../formats/evidence.ts"
+import { fromHex } from "../formats/hex.ts"
 import { MAX_IMA_POLICY } from "../formats/ima/policy.ts"
 import type { SavedEvidence } from "../formats/saved-evidence.ts"
-import type { AttestationPolicy } from "../policy/attestation-policy.ts"
+import { type AttestationPolicy, policyOfMeasurement } from "../policy/attestation-policy.ts"
 import { type KnownImaPolicy, knownImaPolicy } from "../policy/ima-coverage.ts"
 import type { Snapshot } from "../policy/snapshot.ts"
 import { CHECKS, type Check } from "../policy/verdict.ts"
@@ -28,6 +29,8 @@ import { readSnapshotFile } from "./snapshot-file.ts"
 import { readTpmAuthorities } from "./tpm-authorities.ts"
 import { type Anchors, anchorsOf } from "./trust-roots.ts"
 
+/** SHA-384. */
+const MEASUREMENT_BYTES = 48
 /** Cap of a file of `--ima-key`. */
 const MAX_KEY_BYTES = 256 * 1024
 
@@ -64,13 +67,15 @@ export function appraisalOf(
     readonly applications?: readonly string[]
     readonly acceptReboot?: boolean
     readonly policy?: string | null
+    /** Hex, as given. */
+    readonly measurement?: string | null
     readonly violations?: "fail" | "report" | null
     readonly imaPolicies?: readonly string[]
   },
 ): Appraisal {
   const { snapshot = null, whitelist = null, imaKeys = [], evmKeys = [], applications = [] } = options
   for (const application of applications) parseApplication(application)
-  const policy = options.policy == null ? null : readPolicyFile(options.policy).policy
+  const policy = policyOf(options.policy ?? null, options.measurement ?? null)
   return {
     reference: snapshot === null ? null : readSnapshotFile(snapshot),
     whitelist:
@@ -101,6 +106,20 @@ export function appraisalOf(
 /** An IMA policy that a user gives. @throws CodedError ERR_IO; ParseError ERR_IMA_POLICY, ERR_TOO_LARGE */
 export function readImaPolicy(path: string): KnownImaPolicy {
   return knownImaPolicy(path, readInput(path, MAX_IMA_POLICY))
+}
+
+/** @throws UsageError ERR_BAD_VALUE; those of the policy file. */
+function policyOf(file: string | null, measurement: string | null): AttestationPolicy | null {
+  if (measurement === null) return file === null ? null : readPolicyFile(file).policy
+  const value = fromHex(measurement)
+  if (value?.length !== MEASUREMENT_BYTES || file !== null)
+    throw new UsageError("ERR_BAD_VALUE", {
+      at: "--measurement",
+      expected: file === null ? `${MEASUREMENT_BYTES} bytes in hex` : "either --measurement or --policy",
+      found: file === null ? measurement.slice(0, 120) : "both",
+      hint: "cosmian_vm policy measure computes it for an image; a policy file can hold it, too",
+    })
+  return policyOfMeasurement(value, "--measurement")
 }
 
 /** Connects to the agent, does the work, and closes the connection whatever happens. */

@@ -380,6 +380,12 @@ export const appArgs = {
     valueHint: "FILE",
     description: "send only after the VM was verified against this policy",
   },
+  measurement: {
+    type: "string",
+    valueHint: "HEX",
+    description:
+      "send only where this was launched: MEASUREMENT (SEV-SNP) or MRTD (TDX); nothing else is compared",
+  },
   "any-vm": {
     type: "boolean",
     description:
@@ -704,6 +710,7 @@ function credentialsOf(args: CredentialArgs): CredentialFiles {
 interface AppArgs extends ConnectionArgs, TrustArgs, CredentialArgs {
   snapshot: string | undefined
   policy: string | undefined
+  measurement: string | undefined
   "any-vm": boolean | undefined
 }
 
@@ -712,6 +719,8 @@ export interface AppOptions extends ConnectionOptions, TrustOptions {
   /** Reference values to verify against before anything is sent; null: none. */
   readonly snapshot: string | null
   readonly policy: string | null
+  /** What has to have been launched, hex; null: not said. */
+  readonly measurement: string | null
   /** Any genuine VM will do. Without it, a snapshot or a policy has to be given. */
   readonly anyVm: boolean
   readonly credentials: CredentialFiles
@@ -723,6 +732,7 @@ export function appOf(args: AppArgs): AppOptions {
     ...trustOf(args),
     snapshot: args.snapshot ?? null,
     policy: args.policy ?? null,
+    measurement: args.measurement ?? null,
     anyVm: args["any-vm"] === true,
     credentials: credentialsOf(args),
   }

@@ -198,6 +198,16 @@ export function defaultPolicy(options: { readonly allowDebug: boolean }): Attest
   }
 }
 
+/** What was launched has to be this and nothing else: MEASUREMENT of a SEV-SNP guest or MRTD of a trust domain, 48 bytes. */
+export function policyOfMeasurement(measurement: Uint8Array, source: string): AttestationPolicy {
+  return {
+    ...defaultPolicy({ allowDebug: false }),
+    source,
+    snp: { ...ANY_SNP, measurements: [measurement] },
+    tdx: { ...ANY_TDX, mrTds: [measurement] },
+  }
+}
+
 /** Every bit of PLATFORM_INFO. */
 const ALL_BITS = 0xffff_ffff_ffff_ffffn
 

@@ -137,6 +137,24 @@ test("C8: a genuine VM that is not the one of the snapshot gets nothing", async 
   expect((await bring(mine)).code).toBe(EXIT.ok)
 }, 60_000)
 
+test("C8: by its measurement alone, the VM of that launch gets its values and another one does not", async () => {
+  const vm = await vmThatWaits()
+  const snapshot: unknown = JSON.parse(readFileSync(await snapshotOf(vm), "utf8"))
+  const { tee_policy: tee } = snapshot as { tee_policy: { Sev: { measurement: string } } }
+  const bytes = Buffer.from(tee.Sev.measurement, "hex")
+  const bring = (measurement: string) =>
+    run([
+      ...["bootstrap", ...reached(vm, urlOf(vm)), "--measurement", measurement],
+      ...["--owner-key", owner, ...SECRETS()],
+    ])
+  expect((await bring("00")).code).toBe(EXIT.usage)
+  bytes[0] = (bytes[0] ?? 0) ^ 1
+  expect((await bring(bytes.toString("hex"))).code).toBe(EXIT.tee)
+  expect(vm.log()).not.toContain("values received")
+  bytes[0] ^= 1
+  expect((await bring(bytes.toString("hex"))).code).toBe(EXIT.ok)
+}, 60_000)
+
 test("nobody but an owner brings values", async () => {
   const vm = await vmThatWaits()
   const stranger = join(files, "stranger.pem")
