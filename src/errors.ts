@@ -116,6 +116,8 @@ export const CATALOGUE = {
   ERR_TPM_PCR_DIGEST: { title: "the PCR values are not those that the TPM signed", exit: "tpm" },
   ERR_TPM_AK_UNPROVEN: { title: "nothing proves that the attestation key is held by a TPM", exit: "tpm" },
   ERR_TPM_AK_CERTIFICATE: { title: "the certificate is not that of the attestation key", exit: "tpm" },
+  ERR_NITRO_SIGNATURE: { title: "the NitroTPM document's signature does not verify", exit: "tpm" },
+  ERR_NITRO_NONCE: { title: "the NitroTPM document was not made for this request", exit: "tpm" },
   ERR_TPM_EK_KEY: { title: "the endorsement key is of a kind that no template is for", exit: "tpm" },
   ERR_TPM_NO_EK: { title: "the TPM does not have this endorsement key", exit: "operational" },
   ERR_TPM_CREDENTIAL: {

@@ -34,6 +34,7 @@ const USED: Readonly<Record<ValidateMode, readonly string[]>> = {
   tdx: ["report-data", "collateral", "event-log"],
   sgx: ["report-data", "collateral"],
   vtpm: TPM,
+  "nitro-tpm": ["nonce", "event-log", "tpm-ca"],
   "snp-vtpm": [...SNP, ...TPM, "quote"],
   "azure-snp": [...SNP, ...TPM, "quote"],
   "azure-tdx": ["report-data", "collateral", ...TPM, "quote", "td-quote"],
@@ -50,7 +51,7 @@ export const attestationValidateCommand = defineCommand({
       "Without --policy what is judged is that the evidence is genuine, and that nothing gives it away: no debugging, no TCB status but UpToDate. Which software has to run is for a policy to say.",
       "Exit code 0 means that every check was made and passed, save those left out by --skip, which the result repeats. Evidence that is malformed or cannot be checked (no certificate, no revocation list, no collateral) is refused like evidence that is wrong: 11 TEE, 12 TCB, 13 binding, 14 TPM, 15 boot. 1 and 2 say nothing about the evidence: a file could not be read, an option is wrong.",
       "Certificates, revocation lists and collateral that are not given are taken from the cache or fetched from the vendor, unless --offline is given.",
-      "Mode vtpm: FILE is the quote (TPMS_ATTEST). Modes azure-snp and azure-tdx: FILE is the HCL report, and --report-data is what it was asked with (its user data).",
+      "Mode vtpm: FILE is the quote (TPMS_ATTEST). Mode nitro-tpm: FILE is what nitro-tpm-attest writes on an AWS instance; its certificates live for hours, so give --at for an older one. Modes azure-snp and azure-tdx: FILE is the HCL report, and --report-data is what it was asked with (its user data).",
     ],
     examples: [
       {
@@ -68,6 +69,10 @@ export const attestationValidateCommand = defineCommand({
       {
         line: "cosmian_vm attestation validate quote.msg --mode vtpm --ak ak.pub --signature quote.sig --pcrs pcrs.txt --nonce 1234",
         does: "a TPM quote",
+      },
+      {
+        line: "cosmian_vm attestation validate document.cbor --mode nitro-tpm --nonce 1234 --policy vm.toml",
+        does: "an AWS NitroTPM attestation document, by PCRs of the SHA-384 bank",
       },
     ],
   }),
@@ -93,7 +98,7 @@ export const attestationValidateCommand = defineCommand({
     nonce: {
       type: "string",
       valueHint: "HEX",
-      description: "nonce that the TPM quote was asked with, exactly; may be empty",
+      description: "nonce that the TPM quote or document was asked with, exactly; may be empty",
     },
     product: {
       type: "string",
@@ -117,6 +122,12 @@ export const attestationValidateCommand = defineCommand({
     "event-log": file(
       "mode tdx: the TD's event log (CCEL), which has to give the quote's RTMRs; with a TPM quote: the firmware's, for [boot] of the policy",
     ),
+    "tpm-ca": {
+      type: "string",
+      valueHint: "DIR",
+      description:
+        "mode nitro-tpm: certificates to trust in place of AWS's root, for a partition with its own",
+    },
     "trust-root": repeatable(
       file("also accept this root certificate, PEM or DER; the result then says SIMULATED"),
     ),
@@ -149,6 +160,7 @@ export const attestationValidateCommand = defineCommand({
       reportData: args["report-data"] === undefined ? null : reportDataOf(args["report-data"]),
       nonce: args.nonce === undefined ? null : hexOf(args.nonce, "--nonce", 64),
       product: args.product === undefined ? null : productOf(args.product),
+      tpmCa: args["tpm-ca"] ?? null,
       trustRoots: listOf(args["trust-root"]),
       allowDebug: args["allow-debug"] === true,
       skip: new Set(SKIPPABLE.filter((check) => skip.includes(check))),
@@ -175,6 +187,8 @@ export interface ValidateOptions extends ReturnType<typeof collateralChoiceOf> {
   readonly reportData: Uint8Array | null
   readonly nonce: Uint8Array | null
   readonly product: SnpProduct | null
+  /** Directory. */
+  readonly tpmCa: string | null
   /** Paths. */
   readonly trustRoots: readonly string[]
   readonly allowDebug: boolean

@@ -3,6 +3,15 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
+import {
+  NITRO_AT,
+  NITRO_NONCE,
+  nitroDocument,
+  nitroMembers,
+  nitroPayload,
+  nitroPki,
+  nitroSign,
+} from "../../test/fakes/nitro-tpm.ts"
 import { vector } from "../../test/fakes/vectors.ts"
 import { pcsDocuments, type VendorServices, vendorServices } from "../../test/fakes/vendor-services.ts"
 import { HAVE_VECTORS, VECTORS } from "../../test/setup.ts"
@@ -64,6 +73,7 @@ function judged(changes: Partial<ValidateOptions>) {
     reportData: null,
     nonce: null,
     product: null,
+    tpmCa: null,
     trustRoots: [],
     allowDebug: false,
     skip: new Set(),
@@ -168,6 +178,68 @@ describe.skipIf(!HAVE_VECTORS)("Intel's documents that are not given", () => {
     const files = { ...NO_FILES, collateral: path("INDEX.json") }
     const { exitCode } = await judged({ ...quote, files })
     expect(exitCode).toBe(EXIT.tee)
+  })
+})
+
+describe("a NitroTPM document", () => {
+  const pki = nitroPki()
+  let given: Partial<ValidateOptions> & { readonly tpmCa: string }
+
+  beforeEach(() => {
+    const tpmCa = mkdtempSync(join(dir, "ca-"))
+    writeFileSync(join(tpmCa, "root.der"), pki.rootDer)
+    const file = join(tpmCa, ".document")
+    writeFileSync(file, nitroDocument(pki))
+    given = { mode: "nitro-tpm", file, tpmCa, nonce: NITRO_NONCE, at: NITRO_AT, offline: true }
+  })
+
+  const policy = (text: string) => {
+    const file = join(given.tpmCa, ".policy.toml")
+    writeFileSync(file, `version = 1\n${text}`)
+    return { ...NO_FILES, policy: file }
+  }
+  const pcr4 = (bank: string, value: string) => policy(`[tpm.pcrs.${bank}]\n4 = "${value}"\n`)
+
+  test("passes under a root that the user names, and only there", async () => {
+    const { verdict, assurance, simulated, claims } = await judged(given)
+    expect([verdict, assurance.label, simulated]).toEqual(["pass", "no-tee", false])
+    expect(claims.map(({ name, status }) => `${name} ${status}`)).toEqual(["tpm passed", "boot warning"])
+    const withAws = await judged({ ...given, tpmCa: null })
+    expect([withAws.code, withAws.exitCode]).toEqual(["ERR_CERT_UNTRUSTED", EXIT.tpm])
+  })
+
+  test("is compared with the policy's PCRs of the SHA-384 bank", async () => {
+    const good = await judged({ ...given, files: pcr4("sha384", "04".repeat(48)) })
+    expect([good.verdict, good.claims.at(-1)?.status]).toEqual(["pass", "passed"])
+    const other = await judged({ ...given, files: pcr4("sha384", "05".repeat(48)) })
+    expect([other.code, other.exitCode]).toEqual(["ERR_BOOT_PCR", EXIT.boot])
+    const bank = await judged({ ...given, files: pcr4("sha256", "04".repeat(32)) })
+    expect([bank.code, bank.exitCode]).toEqual(["ERR_POLICY_PCRS", EXIT.boot])
+  })
+
+  test("does not answer a policy that names an attestation key", async () => {
+    const files = policy(`[tpm]\nak_names = ["000b${"11".repeat(32)}"]\n`)
+    const { code, exitCode } = await judged({ ...given, files })
+    expect([code, exitCode]).toEqual(["ERR_TPM_AK_CHANGED", EXIT.tpm])
+  })
+
+  test("without nonce is told to be of any age, and of another request refused", async () => {
+    const [tpm] = (await judged({ ...given, nonce: null })).claims
+    expect([tpm?.status, tpm?.findings[0]?.code]).toEqual(["warning", "ERR_NITRO_NONCE"])
+    const { code, exitCode } = await judged({ ...given, nonce: new Uint8Array(8) })
+    expect([code, exitCode]).toEqual(["ERR_NITRO_NONCE", EXIT.tpm])
+  })
+
+  test("that somebody else signed is refused", async () => {
+    writeFileSync(given.file ?? "", nitroSign(nitroPayload(nitroMembers(pki)), nitroPki().key))
+    const { code, exitCode, claims } = await judged(given)
+    expect([code, exitCode]).toEqual(["ERR_NITRO_SIGNATURE", EXIT.tpm])
+    expect(claims.find(({ name }) => name === "boot")?.code).toBe("ERR_NOT_JUDGED")
+  })
+
+  test("rests on a directory with a root in it", async () => {
+    const empty = mkdtempSync(join(dir, "empty-"))
+    expect(judged({ ...given, tpmCa: empty })).rejects.toHaveProperty("code", "ERR_TPM_CA")
   })
 })
 

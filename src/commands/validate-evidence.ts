@@ -1,5 +1,7 @@
+import { createHash } from "node:crypto"
 import { readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
+import { AWS_NITRO_ROOTS } from "../endorsements/aws-roots.ts"
 import type { CollateralSource } from "../endorsements/collateral.ts"
 import { CodedError } from "../errors.ts"
 import { parseHclEnvelope } from "../formats/azure/hcl.ts"
@@ -24,6 +26,7 @@ import { jsonText } from "./json-text.ts"
 import { readPolicyFile } from "./policy-file.ts"
 import { renderVerdict } from "./render.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
+import { readTpmAuthorities } from "./tpm-authorities.ts"
 import { type Anchors, anchorsOf } from "./trust-roots.ts"
 
 /** Of one file of evidence, key, signature or certificates. */
@@ -64,6 +67,7 @@ export async function validateEvidence(
   const policy = policyOf(files.policy, allowDebug)
   for (const note of policy.notes) terminal.talk(`note: ${note}\n`)
   const anchors = anchorsOf(options.trustRoots)
+  const nitroRoots = nitroRootsOf(options.tpmCa)
   try {
     const read = readFiles(options)
     const wanted = { ...options, offline: options.offline || policy.trust.offline }
@@ -97,6 +101,7 @@ export async function validateEvidence(
       },
       quote: { quote, signature, ak, pcrs, eventLog: read.files["event-log"] },
       tdQuote: read.files["td-quote"],
+      nitroRoots,
       eventLog: read.files["event-log"],
     })
   } catch (error) {
@@ -105,6 +110,13 @@ export async function validateEvidence(
       return refusal({ mode, target, at, skip }, error)
     throw error
   }
+}
+
+/** AWS's root, or in its place those of the user's directory. */
+function nitroRootsOf(directory: string | null): ReadonlySet<string> {
+  if (directory === null) return AWS_NITRO_ROOTS
+  const { roots } = readTpmAuthorities(directory)
+  return new Set(roots.map(({ der }) => createHash("sha256").update(der).digest("hex")))
 }
 
 /** What the user says on the command line is on top of what the file says. */
@@ -205,6 +217,7 @@ export async function fetchMissing(
       return { ...nothing, ...(await fetchIntel(quote, "tdx", read, options, at, anchors, source)) }
     }
     case "vtpm":
+    case "nitro-tpm":
       return nothing
   }
 }

@@ -33,6 +33,15 @@ for (const [hex, why] of [
     expect(() => reader(hex ?? "").unsigned("value")).toThrowCode("ERR_MALFORMED")
   })
 
+test("integers of 64 bits are read where they are asked for, in any buffer", () => {
+  expect(reader("1b0000019ca976b800").unsigned64("value")).toBe(0x19ca976b800n)
+  const pooled = Buffer.from("ffff1b0000000100000000", "hex").subarray(2)
+  expect(new CborReader(pooled, "test").unsigned64("value")).toBe(0x1_0000_0000n)
+  expect(reader("17").unsigned64("value")).toBe(23n)
+  expect(() => reader("1b00000000ffffffff").unsigned64("value")).toThrowCode("ERR_MALFORMED")
+  expect(() => reader("1b00000001").unsigned64("value")).toThrowCode("ERR_TRUNCATED")
+})
+
 test("what is written is read", () => {
   const bytes = cbor.tag(
     60000,

@@ -9,8 +9,8 @@ const MAX_LENGTH = 64 * 1024
 
 /**
  * Reads CBOR items one after the other: integers, strings, arrays, maps and tags of definite length with their length in the
- * shortest form, which is what evidence is written in; everything else is refused. Nesting is bounded because each level is a
- * call that the caller writes down. Source: RFC 8949, sections 3 and 4.2.1.
+ * shortest form, which is what evidence is written in; everything else is refused. `pairs` alone takes an
+ * indefinite length too. Nesting is bounded because each level is a call that the caller writes down. Source: RFC 8949, sections 3 and 4.2.1.
  */
 export class CborReader {
   readonly #bytes: Uint8Array
@@ -33,6 +33,24 @@ export class CborReader {
     return this.#head("unsigned", what)
   }
 
+  /** A non-negative integer below 2^64, in its shortest form. @throws as unsigned */
+  unsigned64(what: string): bigint {
+    if (this.#bytes[this.#at] !== 0x1b) return BigInt(this.unsigned(what))
+    const octets = this.#bytes.subarray(this.#at + 1, this.#at + 9)
+    if (octets.length < 8) throw this.#truncated(what, 8, octets.length)
+    const value = new DataView(octets.buffer, octets.byteOffset).getBigUint64(0)
+    if (value < 0x1_0000_0000n) throw this.#notShortest(what)
+    this.#at += 9
+    return value
+  }
+
+  /** Passes over `null` where it is next, and says whether it was. */
+  null(): boolean {
+    if (this.#bytes[this.#at] !== 0xf6) return false
+    this.#at += 1
+    return true
+  }
+
   /** A tag's number; the tagged item is read next. */
   tag(what: string): number {
     return this.#head("tag", what)
@@ -46,6 +64,30 @@ export class CborReader {
   /** How many pairs follow. @throws as array */
   map(what: string): number {
     return this.#bounded(this.#head("map", what), what)
+  }
+
+  /**
+   * A map of definite or of indefinite length, for documents whose makers write both.
+   * @param pair reads one key and its value. @param max pairs that the map may have.
+   * @throws as array, and what `pair` throws. Source: RFC 8949, section 3.2.2.
+   */
+  pairs(what: string, max: number, pair: () => void): void {
+    const open = this.#bytes[this.#at] === 0xbf
+    if (open) this.#at += 1
+    const count = open ? Number.POSITIVE_INFINITY : this.map(what)
+    for (let read = 0; read < count; read += 1) {
+      if (open && this.#bytes[this.#at] === 0xff) {
+        this.#at += 1
+        return
+      }
+      if (read === max)
+        throw new ParseError("ERR_TOO_LARGE", {
+          at: `${this.#place}, ${what}`,
+          expected: `at most ${max} pairs`,
+          found: "more",
+        })
+      pair()
+    }
   }
 
   /** @throws as array */

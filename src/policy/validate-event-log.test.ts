@@ -47,6 +47,7 @@ function judged(change: {
       eventLog: log,
     },
     tdQuote: null,
+    nitroRoots: new Set(),
     eventLog: log,
     skip: new Set(),
   }

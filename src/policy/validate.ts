@@ -4,6 +4,7 @@ import type { AttestationPolicy } from "./attestation-policy.ts"
 import { bootEventFindings } from "./boot-requirements.ts"
 import { judgeAzure } from "./validate-azure.ts"
 import { type IntelJudgement, judgeIntelFile } from "./validate-intel.ts"
+import { judgeNitroTpm } from "./validate-nitro-tpm.ts"
 import { judgeSnpFile, type SnpInput } from "./validate-snp.ts"
 import { judgeQuoteFiles, type QuoteFiles } from "./validate-tpm.ts"
 import { alsoFailing, failedBy, failedWith, type Judged, NOTHING } from "./validation-claims.ts"
@@ -18,7 +19,16 @@ import {
 } from "./verdict.ts"
 
 /** Kinds of evidence that are validated on their own. */
-export const VALIDATE_MODES = ["snp", "tdx", "vtpm", "snp-vtpm", "azure-snp", "azure-tdx", "sgx"] as const
+export const VALIDATE_MODES = [
+  "snp",
+  "tdx",
+  "vtpm",
+  "nitro-tpm",
+  "snp-vtpm",
+  "azure-snp",
+  "azure-tdx",
+  "sgx",
+] as const
 export type ValidateMode = (typeof VALIDATE_MODES)[number]
 
 /** Everything that one result is made from. Files are as they were read: what is malformed is found here. */
@@ -30,13 +40,15 @@ export interface ValidateInput {
   readonly at: Date
   /** 64 bytes; null: not compared. */
   readonly reportData: Uint8Array | null
-  /** Of the TPM quote; null: not compared. */
+  /** Of the TPM quote or the NitroTPM document; null: not compared. */
   readonly nonce: Uint8Array | null
   readonly snp: SnpInput
   readonly intel: IntelJudgement
   /** Beside `file`. */
   readonly quote: QuoteFiles
   readonly tdQuote: Uint8Array | null
+  /** Roots of NitroTPM documents: SHA-256 of their DER, lower-case hex. */
+  readonly nitroRoots: ReadonlySet<string>
   /** Of the TD in mode tdx, else of the firmware; null: not compared with RTMRs or PCRs. */
   readonly eventLog: Uint8Array | null
   readonly skip: ReadonlySet<Check>
@@ -83,6 +95,7 @@ const MAIN_CHECK = {
   snp: "tee",
   tdx: "tee",
   vtpm: "tpm",
+  "nitro-tpm": "tpm",
   "snp-vtpm": "tee",
   "azure-snp": "tee",
   "azure-tdx": "tee",
@@ -104,6 +117,11 @@ const ASSURANCE: Readonly<Record<ValidateMode, Verdict["assurance"]>> = {
   vtpm: {
     label: "no-tee",
     meaning: "the attestation key that was given: that it is a genuine TPM's is for you to know",
+  },
+  "nitro-tpm": {
+    label: "no-tee",
+    meaning:
+      "AWS's signature over the PCRs of the instance's NitroTPM: it shows what booted, and nothing of files that ran since or of keys",
   },
   "snp-vtpm": {
     label: "tpm-by-host",
@@ -160,6 +178,15 @@ function judge(input: ValidateInput): Judged {
       return judgeIntelFile(mode, file, intel, reportData, input.eventLog)
     case "vtpm":
       return judgeQuoteFiles({ ...quote, quote: file }, nonce, snp.policy)
+    case "nitro-tpm":
+      return judgeNitroTpm({
+        document: file,
+        roots: input.nitroRoots,
+        nonce,
+        at: input.at,
+        policy: snp.policy,
+        eventLog: input.eventLog,
+      })
     case "snp-vtpm":
       return judgeSnpAndTpm(input)
     case "azure-snp":

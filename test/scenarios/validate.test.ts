@@ -63,6 +63,7 @@ function judged(given: Case): Promise<Validation> {
     reportData: given.reportData === undefined ? null : fromHex(given.reportData),
     nonce: given.nonce === undefined ? null : fromHex(given.nonce),
     product: given.product ?? null,
+    tpmCa: null,
     trustRoots: (given.trustRoots ?? []).map(pathOf),
     allowDebug: given.allowDebug === true,
     skip: new Set(given.skip ?? []),
