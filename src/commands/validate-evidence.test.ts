@@ -218,7 +218,7 @@ describe("a NitroTPM document", () => {
   })
 
   test("does not answer a policy that names an attestation key", async () => {
-    const files = policy(`[tpm]\nak_names = ["000b${"11".repeat(32)}"]\n`)
+    const files = policy(`[tpm]\nak_name = "000b${"11".repeat(32)}"\n`)
     const { code, exitCode } = await judged({ ...given, files })
     expect([code, exitCode]).toEqual(["ERR_TPM_AK_CHANGED", EXIT.tpm])
   })

@@ -35,8 +35,14 @@ export function judgeNitroTpm(input: NitroTpmJudgement): Judged {
       bootLogs: log === null ? [] : [log],
     }
   } catch (error) {
-    return { ...NOTHING, evidence, claims: [failedBy("tpm", "tpm", error), notJudged("boot", "boot", "tpm")] }
+    return { ...NOTHING, evidence, claims: [refused(error), notJudged("boot", "boot", "tpm")] }
   }
+}
+
+/** Certificates that do not hold are elsewhere those of a TEE: here they are about the TPM. */
+function refused(error: unknown): Claim {
+  const claim = failedBy("tpm", "tpm", error)
+  return claim.failureClass === "tee" ? { ...claim, failureClass: "tpm" } : claim
 }
 
 function tpmClaim(statement: Verified<NitroTpmStatement>, policy: AttestationPolicy): Claim {
