@@ -30,7 +30,7 @@ export function appraisePcrs(quoted: QuotedPcrs, policy: AttestationPolicy): Cla
     check: "boot",
     failureClass: "boot",
     findings: policyPcrFindings(quoted, policy.tpm),
-    warnings: pcrs.length > 0 ? [] : [nothingExpected(policy)],
+    warnings: pcrs.length > 0 ? [] : [nothingExpected(policy, quoted)],
     summary:
       pcrs.length > 0
         ? `what booted is what ${policy.source} expects (PCR ${pcrs.join(", ")})`
@@ -91,10 +91,11 @@ function notCovered(pcr: number, quoted: QuotedPcrs): Finding {
   )
 }
 
-function nothingExpected({ source }: AttestationPolicy): Finding {
+function nothingExpected({ source }: AttestationPolicy, { sha256, sha384 }: QuotedPcrs): Finding {
+  const bank = sha256 === undefined && sha384 !== undefined ? "sha384" : "sha256"
   return mismatch("ERR_POLICY_PCRS", "PCRs", "values in the policy", "none", {
     meaning: `${source} does not say what has to boot`,
-    remedy: "write the expected PCR values under [tpm.pcrs.sha256], or pcr_values, into the policy",
+    remedy: `write the expected PCR values under [tpm.pcrs.${bank}], or pcr_values, into the policy`,
   })
 }
 

@@ -68,7 +68,7 @@ function tpmClaim(statement: Verified<NitroTpmStatement>, policy: AttestationPol
     failureClass: "tpm",
     findings: unanswered,
     warnings,
-    summary: `AWS's hypervisor, under ${JSON.stringify(root.subject.commonName ?? "a root without name")}, signed the PCRs of this instance's NitroTPM; that a key is in that TPM it does not say`,
+    summary: `the hypervisor under ${JSON.stringify(root.subject.commonName ?? "a root without name")} signed the PCRs of an instance's NitroTPM; that a key is in that TPM it does not say`,
     facts: {
       moduleId: document.moduleId,
       timestamp: timeOf(document),

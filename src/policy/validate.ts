@@ -121,7 +121,7 @@ const ASSURANCE: Readonly<Record<ValidateMode, Verdict["assurance"]>> = {
   "nitro-tpm": {
     label: "no-tee",
     meaning:
-      "AWS's signature over the PCRs of the instance's NitroTPM: it shows what booted, and nothing of files that ran since or of keys",
+      "the signature of AWS, or of the root that --tpm-ca names in its place, over the PCRs of an instance's NitroTPM: it shows what booted, and nothing of keys or of files that ran since",
   },
   "snp-vtpm": {
     label: "tpm-by-host",
