@@ -1,3 +1,9 @@
+/** Value of a hex digit by its character code; 255 for other bytes. */
+export const HEX_VALUE = Uint8Array.from({ length: 256 }, (_, code) => {
+  const digit = "0123456789abcdef".indexOf(String.fromCharCode(code).toLowerCase())
+  return digit < 0 ? 255 : digit
+})
+
 /** Lower-case hex of bytes. */
 export function toHex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex")

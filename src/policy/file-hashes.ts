@@ -1,4 +1,4 @@
-import { toHex } from "../formats/hex.ts"
+import { HEX_VALUE, toHex } from "../formats/hex.ts"
 import { pathToText, textToPath } from "../formats/path-text.ts"
 
 /** Pairs of path (as `formats/path-text.ts` makes text of it) and hex digest. A plain array of pairs is one. */
@@ -19,10 +19,17 @@ const SPACE = 0x20
 const UNDERSCORE = 0x5f
 const SLASH = 0x2f
 
+/** Where a pair's parts are in the text: numbers at 4 × pair. */
+const PATH = 0
+const PATH_END = 1
+const DIGEST = 2
+const DIGEST_END = 3
+const PLACES = 4
+
 /**
- * Pairs of path and digest as bytes, in order, for binary search. Half a million files are held in a few large arrays;
- * strings are made only for those that are shown. A search tree by bytes and not a hash table: whoever chooses the file
- * names cannot make it slow.
+ * Pairs of path and digest over a text that holds them, in order, for binary search: the path as its bytes, the digest in hex. Half
+ * a million files are the text that they were read from and one array of offsets; strings are made only for those that are shown.
+ * A search tree by bytes and not a hash table: whoever chooses the file names cannot make it slow.
  *
  * The kernel writes an underscore for each space of a path into the measurement list, so a space and an underscore
  * compare equal here.
@@ -30,43 +37,31 @@ const SLASH = 0x2f
  */
 export class FileHashIndex implements FileHashes {
   readonly length: number
-  readonly #paths: Uint8Array
-  readonly #pathEnds: Uint32Array
-  readonly #digests: Uint8Array
-  readonly #digestEnds: Uint32Array
-  /** Positions in order; null where the pairs came in order. */
+  readonly #text: Uint8Array
+  readonly #view: DataView
+  readonly #places: Uint32Array
+  /** Pairs in order; null where they came in order. */
   readonly #order: Uint32Array | null
   /** Number of the package that each pair belongs to, plus one; null where no pair belongs to one. */
   readonly #owners: Uint32Array | null
 
-  /** Made by {@link FileHashIndexBuilder}. Ends are offsets: pair i begins where pair i - 1 ends. */
+  /** Made by {@link FileHashIndexBuilder}. */
   constructor(
     length: number,
-    paths: Uint8Array,
-    pathEnds: Uint32Array,
-    digests: Uint8Array,
-    digestEnds: Uint32Array,
+    text: Uint8Array,
+    places: Uint32Array,
     owners: Uint32Array | null,
     claims: FileHashIndex | null,
   ) {
     this.length = length
-    this.#paths = paths
-    this.#pathEnds = pathEnds
-    this.#digests = digests
-    this.#digestEnds = digestEnds
+    this.#text = text
+    this.#view = new DataView(text.buffer, text.byteOffset, text.byteLength)
+    this.#places = places
     this.#order = this.#isOrdered() ? null : this.#sorted()
     this.#owners = claims === null ? owners : this.#claimed(claims, owners)
   }
 
-  static readonly EMPTY = new FileHashIndex(
-    0,
-    new Uint8Array(0),
-    new Uint32Array(0),
-    new Uint8Array(0),
-    new Uint32Array(0),
-    null,
-    null,
-  )
+  static readonly EMPTY = new FileHashIndex(0, new Uint8Array(0), new Uint32Array(0), null, null)
 
   /** Looks up the path at [pathStart, pathEnd) and the digest at [digestStart, digestEnd) of `bytes`. */
   find(
@@ -82,18 +77,18 @@ export class FileHashIndex implements FileHashes {
     let high = this.length
     let lowCommon = 0
     let highCommon = 0
-    const paths = this.#paths
+    const text = this.#text
     const length = pathEnd - pathStart
     while (low < high) {
       const middle = (low + high) >>> 1
       const pair = this.#at(middle)
-      const start = this.#pathStart(pair)
-      const otherLength = (this.#pathEnds[pair] ?? 0) - start
+      const start = this.#place(pair, PATH)
+      const otherLength = this.#place(pair, PATH_END) - start
       const shorter = Math.min(length, otherLength)
       let common = Math.min(lowCommon, highCommon)
       let difference = 0
       while (common < shorter) {
-        let a = paths[start + common] ?? 0
+        let a = text[start + common] ?? 0
         let b = bytes[pathStart + common] ?? 0
         if (a !== b) {
           if (a === SPACE) a = UNDERSCORE
@@ -165,7 +160,7 @@ export class FileHashIndex implements FileHashes {
     return this.#path(this.#at(position))
   }
 
-  /** Digest of the pair at a position in order. A view: not to be written to. */
+  /** Digest of the pair at a position in order. */
   digestAt(position: number): Uint8Array {
     return this.#digest(this.#at(position))
   }
@@ -196,16 +191,24 @@ export class FileHashIndex implements FileHashes {
     return this.#order === null ? position : (this.#order[position] ?? 0)
   }
 
-  #pathStart(pair: number): number {
-    return pair === 0 ? 0 : (this.#pathEnds[pair - 1] ?? 0)
+  #place(pair: number, part: number): number {
+    return this.#places[pair * PLACES + part] ?? 0
   }
 
   #path(pair: number): Uint8Array {
-    return this.#paths.subarray(this.#pathStart(pair), this.#pathEnds[pair])
+    return this.#text.subarray(this.#place(pair, PATH), this.#place(pair, PATH_END))
   }
 
   #digest(pair: number): Uint8Array {
-    return this.#digests.subarray(pair === 0 ? 0 : this.#digestEnds[pair - 1], this.#digestEnds[pair])
+    const start = this.#place(pair, DIGEST)
+    const digest = new Uint8Array((this.#place(pair, DIGEST_END) - start) / 2)
+    for (let index = 0; index < digest.length; index++) digest[index] = this.#byte(start + 2 * index)
+    return digest
+  }
+
+  /** The byte that two hex digits of the text stand for. */
+  #byte(at: number): number {
+    return (HEX_VALUE[this.#text[at] ?? 0] ?? 0) * 16 + (HEX_VALUE[this.#text[at + 1] ?? 0] ?? 0)
   }
 
   #hasPath(position: number, path: Uint8Array): boolean {
@@ -214,12 +217,12 @@ export class FileHashIndex implements FileHashes {
   }
 
   #compareDigest(pair: number, bytes: Uint8Array, start: number, end: number): number {
-    const own = pair === 0 ? 0 : (this.#digestEnds[pair - 1] ?? 0)
-    const ownLength = (this.#digestEnds[pair] ?? 0) - own
+    const own = this.#place(pair, DIGEST)
+    const ownLength = (this.#place(pair, DIGEST_END) - own) / 2
     const length = end - start
     const shorter = Math.min(length, ownLength)
     for (let index = 0; index < shorter; index++) {
-      const difference = (this.#digests[own + index] ?? 0) - (bytes[start + index] ?? 0)
+      const difference = this.#byte(own + 2 * index) - (bytes[start + index] ?? 0)
       if (difference !== 0) return difference
     }
     return ownLength - length
@@ -263,16 +266,23 @@ export class FileHashIndex implements FileHashes {
   }
 
   #comparePath(pair: number, other: FileHashIndex, otherPair: number): number {
-    const paths = this.#paths
-    const others = other.#paths
-    const start = this.#pathStart(pair)
-    const otherStart = other.#pathStart(otherPair)
-    const length = (this.#pathEnds[pair] ?? 0) - start
-    const otherLength = (other.#pathEnds[otherPair] ?? 0) - otherStart
+    const text = this.#text
+    const otherText = other.#text
+    const start = this.#place(pair, PATH)
+    const otherStart = other.#place(otherPair, PATH)
+    const length = this.#place(pair, PATH_END) - start
+    const otherLength = other.#place(otherPair, PATH_END) - otherStart
     const shorter = Math.min(length, otherLength)
-    for (let index = 0; index < shorter; index++) {
-      const own = paths[start + index] ?? 0
-      const byte = others[otherStart + index] ?? 0
+    let index = 0
+    // Neighbours have most of their path in common: four bytes at once.
+    while (
+      index + 4 <= shorter &&
+      this.#view.getInt32(start + index) === other.#view.getInt32(otherStart + index)
+    )
+      index += 4
+    for (; index < shorter; index++) {
+      const own = text[start + index] ?? 0
+      const byte = otherText[otherStart + index] ?? 0
       if (own !== byte) {
         const difference = folded(own) - folded(byte)
         if (difference !== 0) return difference
@@ -295,59 +305,71 @@ function comparePaths(a: Uint8Array, b: Uint8Array): number {
   return a.length - b.length
 }
 
-/** Collects pairs into a {@link FileHashIndex}. Whoever reads them from a file writes into its buffers directly. */
+/**
+ * Collects pairs into a {@link FileHashIndex}. Whoever reads them from a text says where they are in it; what is not there as it is
+ * to be is appended to a copy.
+ */
 export class FileHashIndexBuilder {
   length = 0
-  /** Path bytes, one pair after the other; valid up to `pathBytes`. Replaced when it grows. */
-  paths = new Uint8Array(1 << 12)
-  digests = new Uint8Array(1 << 12)
-  pathBytes = 0
-  digestBytes = 0
-  #pathEnds = new Uint32Array(64)
-  #digestEnds = new Uint32Array(64)
   /** Digest sizes that occurred, in bytes. */
   readonly digestSizes = new Set<number>()
   #lastSize = -1
+  #text: Uint8Array
+  /** Bytes of `#text` in use: all of what is given, so that it is never written to. */
+  #used: number
+  #places = new Uint32Array(64 * PLACES)
   #owners: Uint32Array | null = null
 
-  /** Makes room for that many more bytes of path and of digest. */
-  reserve(pathBytes: number, digestBytes: number): void {
-    if (this.paths.length < this.pathBytes + pathBytes)
-      this.paths = grown(this.paths, this.pathBytes + pathBytes)
-    if (this.digests.length < this.digestBytes + digestBytes)
-      this.digests = grown(this.digests, this.digestBytes + digestBytes)
+  /** @param text in which pairs are; it must not change while the index is in use. */
+  constructor(text: Uint8Array = new Uint8Array(0)) {
+    this.#text = text
+    this.#used = text.length
   }
 
-  /** Ends a pair at the given ends of `paths` and `digests`. */
-  end(pathBytes: number, digestBytes: number): void {
-    const size = digestBytes - this.digestBytes
+  /** Adds the pair at these offsets of the text: the path's bytes, and the digest as pairs of hex digits. */
+  addAt(path: number, pathEnd: number, digest: number, digestEnd: number): void {
+    const size = (digestEnd - digest) / 2
     if (size !== this.#lastSize) {
       this.digestSizes.add(size)
       this.#lastSize = size
     }
-    if (this.length === this.#pathEnds.length) {
-      this.#pathEnds = doubled(this.#pathEnds)
-      this.#digestEnds = doubled(this.#digestEnds)
+    const at = this.length * PLACES
+    if (at === this.#places.length) {
+      const places = new Uint32Array(at * 2)
+      places.set(this.#places)
+      this.#places = places
     }
-    this.#pathEnds[this.length] = pathBytes
-    this.#digestEnds[this.length] = digestBytes
-    this.pathBytes = pathBytes
-    this.digestBytes = digestBytes
+    this.#places[at + PATH] = path
+    this.#places[at + PATH_END] = pathEnd
+    this.#places[at + DIGEST] = digest
+    this.#places[at + DIGEST_END] = digestEnd
     this.length += 1
   }
 
   add(path: Uint8Array, digest: Uint8Array, owner = NO_PACKAGE): void {
-    this.reserve(path.length, digest.length)
-    this.paths.set(path, this.pathBytes)
-    this.digests.set(digest, this.digestBytes)
-    this.end(this.pathBytes + path.length, this.digestBytes + digest.length)
+    const pathAt = this.append(path)
+    const digestAt = this.append(Buffer.from(toHex(digest), "latin1"))
+    this.addAt(pathAt, digestAt, digestAt, this.#used)
     if (owner !== NO_PACKAGE) this.own(this.length - 1, 1, owner)
+  }
+
+  /** Appends to the text; gives the offset. */
+  append(bytes: Uint8Array): number {
+    const at = this.#used
+    if (at + bytes.length > this.#text.length) {
+      const text = new Uint8Array(Math.max(1 << 12, Math.ceil(this.#text.length * 1.5), at + bytes.length))
+      text.set(this.#text.subarray(0, at))
+      this.#text = text
+    }
+    this.#text.set(bytes, at)
+    this.#used += bytes.length
+    return at
   }
 
   /** Says that `count` pairs from the pair `first` on, in order of adding, belong to a package. False where one belongs to another. */
   own(first: number, count: number, owner: number): boolean {
     if (this.#owners === null || this.#owners.length < this.length) {
-      const owners = new Uint32Array(this.#pathEnds.length)
+      const owners = new Uint32Array(this.#places.length / PLACES)
       if (this.#owners !== null) owners.set(this.#owners)
       this.#owners = owners
     }
@@ -360,16 +382,7 @@ export class FileHashIndexBuilder {
 
   /** @param claims paths with their packages, for pairs that have none yet. */
   build(claims: FileHashIndex | null = null): FileHashIndex {
-    const ends = this.#digestEnds
-    return new FileHashIndex(
-      this.length,
-      this.paths,
-      this.#pathEnds,
-      this.digests,
-      ends,
-      this.#owners,
-      claims,
-    )
+    return new FileHashIndex(this.length, this.#text, this.#places, this.#owners, claims)
   }
 }
 
@@ -379,16 +392,4 @@ export function indexFileHashes(pairs: FileHashes): FileHashIndex {
   const builder = new FileHashIndexBuilder()
   for (const [path, digest] of pairs) builder.add(textToPath(path), Buffer.from(digest, "hex"))
   return builder.build()
-}
-
-function grown(bytes: Uint8Array, atLeast: number): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(Math.max(bytes.length * 2, atLeast))
-  out.set(bytes)
-  return out
-}
-
-function doubled(values: Uint32Array): Uint32Array<ArrayBuffer> {
-  const out = new Uint32Array(values.length * 2)
-  out.set(values)
-  return out
 }

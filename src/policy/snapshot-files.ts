@@ -1,4 +1,4 @@
-import { toHex } from "../formats/hex.ts"
+import { HEX_VALUE, toHex } from "../formats/hex.ts"
 import { pathToText, textToPath } from "../formats/path-text.ts"
 import type { JsonCursor } from "../formats/strict-json.ts"
 import { type FileHashIndex, FileHashIndexBuilder } from "./file-hashes.ts"
@@ -9,93 +9,99 @@ const COMMA = 0x2c
 const NEWLINE = 0x0a
 const OPENING = 0x5b
 const CLOSING = 0x5d
-/** Value of a hex digit by its character code; 255 for other bytes. */
-const HEX = Uint8Array.from({ length: 256 }, (_, code) => {
-  const digit = "0123456789abcdef".indexOf(String.fromCharCode(code).toLowerCase())
-  return digit < 0 ? 255 : digit
-})
 /** Hex digits of the longest digest, SHA-512. */
 const MAX_DIGEST_CHARACTERS = 128
-
-/**
- * Reads `[["/path","hex"],…]` from the cursor into an index builder, without making a string for each path and digest:
- * a snapshot has some hundred thousand of them.
- * @throws ParseError ERR_MALFORMED, ERR_TRUNCATED.
- */
-export function readFileHashes(cursor: JsonCursor): FileHashIndexBuilder {
-  const builder = new FileHashIndexBuilder()
-  cursor.items("[", "]", () => {
-    cursor.expect("[")
-    const pathEnd = readPath(cursor, builder)
-    cursor.expect(",")
-    const digestEnd = readDigest(cursor, builder)
-    cursor.expect("]")
-    builder.end(pathEnd, digestEnd)
-    readPlainPairs(cursor, builder)
-  })
-  return builder
-}
-
-/** Longest path that is read the quick way: that of Linux, and what holds it. */
-const MAX_PLAIN_PATH = 4200
 /** By character code: 1 for what stands for itself in a JSON string. */
 const PLAIN = Uint8Array.from({ length: 256 }, (_, code) =>
   code >= 0x20 && code !== QUOTE && code !== BACKSLASH ? 1 : 0,
 )
+/** By two character codes, big-endian: 1 for two hex digits. */
+const HEX_PAIR = hexPairs()
 
 /**
- * Pairs that follow one, in the form in which they are written here: `,`, perhaps a line break, `["path","hex"]`. The same as
- * the general way makes of them, in a third of the time; whatever is otherwise is left to that.
+ * Reads `[["/path","hex"],…]` from the cursor into an index builder over the cursor's bytes, without making a string for each path
+ * and digest: a snapshot has some hundred thousand of them.
+ * @throws ParseError ERR_MALFORMED, ERR_TRUNCATED.
  */
-function readPlainPairs(cursor: JsonCursor, builder: FileHashIndexBuilder): void {
+export function readFileHashes(cursor: JsonCursor): FileHashIndexBuilder {
   const { bytes } = cursor
-  for (let at = cursor.at; bytes[at] === COMMA; cursor.moveTo(at)) {
-    let from = bytes[at + 1] === NEWLINE ? at + 2 : at + 1
-    if (bytes[from] !== OPENING || bytes[from + 1] !== QUOTE) return
-    from += 2
-    builder.reserve(MAX_PLAIN_PATH, MAX_DIGEST_CHARACTERS / 2)
-    const { paths, digests } = builder
-    let path = builder.pathBytes
-    for (const end = path + MAX_PLAIN_PATH; path < end; path++, from++) {
-      const byte = bytes[from] ?? 0
-      if (PLAIN[byte] === 0) break
-      paths[path] = byte
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const builder = new FileHashIndexBuilder(bytes)
+  cursor.items("[", "]", () => {
+    cursor.expect("[")
+    const path = readPath(cursor, builder)
+    cursor.expect(",")
+    const digest = readDigest(cursor, view)
+    cursor.expect("]")
+    builder.addAt(path.start, path.end, digest.start, digest.end)
+    for (let at = cursor.at, next = 0; ; at = next) {
+      next = readPlainPair(view, at, builder)
+      if (next === at) break
+      cursor.moveTo(next)
     }
-    const closed = bytes[from] === QUOTE && bytes[from + 1] === COMMA && bytes[from + 2] === QUOTE
-    if (!closed || path === builder.pathBytes) return
-    from += 3
-    let digest = builder.digestBytes
-    for (const end = digest + MAX_DIGEST_CHARACTERS / 2; digest < end; digest++, from += 2) {
-      const high = HEX[bytes[from] ?? 0] ?? 255
-      const low = HEX[bytes[from + 1] ?? 0] ?? 255
-      if ((high | low) > 15) break
-      digests[digest] = high * 16 + low
-    }
-    if (bytes[from] !== QUOTE || bytes[from + 1] !== CLOSING || digest === builder.digestBytes) return
-    builder.end(path, digest)
-    at = from + 2
-  }
+  })
+  return builder
 }
 
-/** Copies the path's bytes into the builder; gives the end there. */
-export function readPath(cursor: JsonCursor, builder: FileHashIndexBuilder): number {
+/** Offsets in the text of an index builder. */
+interface Span {
+  readonly start: number
+  readonly end: number
+}
+
+/**
+ * Reads a pair that follows another in the form in which they are written here: `,`, perhaps a line break, `["path","hex"]`. The
+ * same as the general way makes of it, in less time; whatever is otherwise is left to that.
+ * @returns the end of the pair; `at` where it is not of that form.
+ */
+function readPlainPair(view: DataView, at: number, builder: FileHashIndexBuilder): number {
+  // The shortest that can follow; so the reads up to the path are in the text.
+  if (at + 10 > view.byteLength || view.getUint8(at) !== COMMA) return at
+  const path = view.getUint8(at + 1) === NEWLINE ? at + 4 : at + 3
+  if (view.getUint8(path - 2) !== OPENING || view.getUint8(path - 1) !== QUOTE) return at
+  const pathEnd = plainEnd(view, path)
+  const digest = pathEnd + 3
+  if (pathEnd === path || digest > view.byteLength || view.getUint8(pathEnd) !== QUOTE) return at
+  if (view.getUint8(pathEnd + 1) !== COMMA || view.getUint8(pathEnd + 2) !== QUOTE) return at
+  const digestEnd = hexEnd(view, digest)
+  if (digestEnd === digest || digestEnd + 2 > view.byteLength) return at
+  if (view.getUint8(digestEnd) !== QUOTE || view.getUint8(digestEnd + 1) !== CLOSING) return at
+  builder.addAt(path, pathEnd, digest, digestEnd)
+  return digestEnd + 2
+}
+
+/** End of what stands for itself in a JSON string. */
+function plainEnd(view: DataView, start: number): number {
+  let at = start
+  while (at < view.byteLength && PLAIN[view.getUint8(at)] === 1) at += 1
+  return at
+}
+
+/** End of the pairs of hex digits, as many as a digest has. */
+function hexEnd(view: DataView, start: number): number {
+  const limit = Math.min(start + MAX_DIGEST_CHARACTERS, view.byteLength - 1)
+  let at = start
+  while (at < limit && HEX_PAIR[view.getUint16(at)] === 1) at += 2
+  return at
+}
+
+function hexPairs(): Uint8Array {
+  const pairs = new Uint8Array(1 << 16)
+  const digits = [...HEX_VALUE.keys()].filter((code) => HEX_VALUE[code] !== 255)
+  for (const high of digits) for (const low of digits) pairs[high * 256 + low] = 1
+  return pairs
+}
+
+/** Reads a path, which is in the cursor's bytes, or appended to the builder's copy of them where it is written with escapes. */
+export function readPath(cursor: JsonCursor, builder: FileHashIndexBuilder): Span {
   cursor.expect('"')
   const { bytes, at: start } = cursor
-  const end = bytes.indexOf(QUOTE, start)
-  if (end === start) throw cursor.malformed("a path")
-  if (end > start) {
-    builder.reserve(end - start, 0)
-    const { paths, pathBytes } = builder
-    let at = start
-    for (; at < end; at++) {
-      const byte = bytes[at] ?? 0
-      if (byte === BACKSLASH || byte < 0x20) break
-      paths[pathBytes + at - start] = byte
-    }
-    if (at === end) {
-      cursor.moveTo(end + 1)
-      return pathBytes + end - start
-    }
+  let end = start
+  while (PLAIN[bytes[end] ?? 0] === 1) end += 1
+  if (bytes[end] === QUOTE) {
+    if (end === start) throw cursor.malformed("a path")
+    cursor.moveTo(end + 1)
+    return { start, end }
   }
   // Escapes, a control character, or no end: the general reader decides.
   cursor.moveTo(start - 1)
@@ -105,32 +111,20 @@ export function readPath(cursor: JsonCursor, builder: FileHashIndexBuilder): num
     throw cursor.malformed("a path without NUL")
   }
   const path = textToPath(text)
-  builder.reserve(path.length, 0)
-  builder.paths.set(path, builder.pathBytes)
-  return builder.pathBytes + path.length
+  const at = builder.append(path)
+  return { start: at, end: at + path.length }
 }
 
-/** Copies the digest's bytes into the builder; gives the end there. */
-function readDigest(cursor: JsonCursor, builder: FileHashIndexBuilder): number {
+function readDigest(cursor: JsonCursor, view: DataView): Span {
   cursor.expect('"')
-  const { bytes, at: start } = cursor
-  builder.reserve(0, MAX_DIGEST_CHARACTERS / 2)
-  const { digests, digestBytes } = builder
-  let out = digestBytes
-  let at = start
-  for (; at < start + MAX_DIGEST_CHARACTERS; at += 2) {
-    const high = HEX[bytes[at] ?? 0] ?? 255
-    const low = HEX[bytes[at + 1] ?? 0] ?? 255
-    if (high > 15 || low > 15) break
-    digests[out] = high * 16 + low
-    out += 1
-  }
-  if (bytes[at] !== QUOTE || at === start) {
-    cursor.moveTo(at)
+  const start = cursor.at
+  const end = hexEnd(view, start)
+  if (cursor.bytes[end] !== QUOTE || end === start) {
+    cursor.moveTo(end)
     throw cursor.malformed("a digest in hex")
   }
-  cursor.moveTo(at + 1)
-  return out
+  cursor.moveTo(end + 1)
+  return { start, end }
 }
 
 /**

@@ -111,8 +111,9 @@ export class PackagesReader {
     }
     // A replaced file is known from this program's own files alone, which have ranges.
     if (list === "superseded") throw cursor.malformed("[first,count]")
-    this.#claims ??= new FileHashIndexBuilder()
-    this.#claims.end(readPath(cursor, this.#claims), 0)
+    this.#claims ??= new FileHashIndexBuilder(cursor.bytes)
+    const { start, end } = readPath(cursor, this.#claims)
+    this.#claims.addAt(start, end, end, end)
     this.#claims.own(this.#claims.length - 1, 1, owner)
   }
 }
