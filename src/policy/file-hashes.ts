@@ -38,7 +38,6 @@ const PLACES = 4
 export class FileHashIndex implements FileHashes {
   readonly length: number
   readonly #text: Uint8Array
-  readonly #view: DataView
   readonly #places: Uint32Array
   /** Pairs in order; null where they came in order. */
   readonly #order: Uint32Array | null
@@ -50,18 +49,18 @@ export class FileHashIndex implements FileHashes {
     length: number,
     text: Uint8Array,
     places: Uint32Array,
+    ordered: boolean,
     owners: Uint32Array | null,
     claims: FileHashIndex | null,
   ) {
     this.length = length
     this.#text = text
-    this.#view = new DataView(text.buffer, text.byteOffset, text.byteLength)
     this.#places = places
-    this.#order = this.#isOrdered() ? null : this.#sorted()
+    this.#order = ordered ? null : this.#sorted()
     this.#owners = claims === null ? owners : this.#claimed(claims, owners)
   }
 
-  static readonly EMPTY = new FileHashIndex(0, new Uint8Array(0), new Uint32Array(0), null, null)
+  static readonly EMPTY = new FileHashIndex(0, new Uint8Array(0), new Uint32Array(0), true, null, null)
 
   /** Looks up the path at [pathStart, pathEnd) and the digest at [digestStart, digestEnd) of `bytes`. */
   find(
@@ -167,7 +166,9 @@ export class FileHashIndex implements FileHashes {
 
   /** Order of two pairs' paths, each given by its index and its position there. A space equals an underscore. */
   comparePath(position: number, other: FileHashIndex, otherPosition: number): number {
-    return this.#comparePath(this.#at(position), other, other.#at(otherPosition))
+    const pair = this.#at(position)
+    const otherPair = other.#at(otherPosition)
+    return comparePathsAt(this.#text, this.#places, pair, other.#text, other.#places, otherPair, 0)
   }
 
   /** The order in which an index holds its pairs. Zero for the same path, byte by byte, with the same digest. */
@@ -196,19 +197,11 @@ export class FileHashIndex implements FileHashes {
   }
 
   #path(pair: number): Uint8Array {
-    return this.#text.subarray(this.#place(pair, PATH), this.#place(pair, PATH_END))
+    return pathAt(this.#text, this.#places, pair)
   }
 
   #digest(pair: number): Uint8Array {
-    const start = this.#place(pair, DIGEST)
-    const digest = new Uint8Array((this.#place(pair, DIGEST_END) - start) / 2)
-    for (let index = 0; index < digest.length; index++) digest[index] = this.#byte(start + 2 * index)
-    return digest
-  }
-
-  /** The byte that two hex digits of the text stand for. */
-  #byte(at: number): number {
-    return (HEX_VALUE[this.#text[at] ?? 0] ?? 0) * 16 + (HEX_VALUE[this.#text[at + 1] ?? 0] ?? 0)
+    return digestAt(this.#text, this.#places, pair)
   }
 
   #hasPath(position: number, path: Uint8Array): boolean {
@@ -222,7 +215,7 @@ export class FileHashIndex implements FileHashes {
     const length = end - start
     const shorter = Math.min(length, ownLength)
     for (let index = 0; index < shorter; index++) {
-      const difference = this.#byte(own + 2 * index) - (bytes[start + index] ?? 0)
+      const difference = byteAt(this.#text, own + 2 * index) - (bytes[start + index] ?? 0)
       if (difference !== 0) return difference
     }
     return ownLength - length
@@ -246,11 +239,6 @@ export class FileHashIndex implements FileHashes {
     return owners
   }
 
-  #isOrdered(): boolean {
-    for (let pair = 1; pair < this.length; pair++) if (this.#compare(pair - 1, this, pair) > 0) return false
-    return true
-  }
-
   #sorted(): Uint32Array {
     const order = new Uint32Array(this.length)
     for (let pair = 0; pair < order.length; pair++) order[pair] = pair
@@ -258,38 +246,69 @@ export class FileHashIndex implements FileHashes {
   }
 
   #compare(pair: number, other: FileHashIndex, otherPair: number): number {
-    const path = this.#comparePath(pair, other, otherPair)
-    if (path !== 0) return path
-    const digest = Buffer.compare(this.#digest(pair), other.#digest(otherPair))
-    // Same digest under names that only differ in spaces: any fixed order will do.
-    return digest === 0 ? Buffer.compare(this.#path(pair), other.#path(otherPair)) : digest
+    return comparePairs(this.#text, this.#places, pair, other.#text, other.#places, otherPair, 0)
   }
+}
 
-  #comparePath(pair: number, other: FileHashIndex, otherPair: number): number {
-    const text = this.#text
-    const otherText = other.#text
-    const start = this.#place(pair, PATH)
-    const otherStart = other.#place(otherPair, PATH)
-    const length = this.#place(pair, PATH_END) - start
-    const otherLength = other.#place(otherPair, PATH_END) - otherStart
-    const shorter = Math.min(length, otherLength)
-    let index = 0
-    // Neighbours have most of their path in common: four bytes at once.
-    while (
-      index + 4 <= shorter &&
-      this.#view.getInt32(start + index) === other.#view.getInt32(otherStart + index)
-    )
-      index += 4
-    for (; index < shorter; index++) {
-      const own = text[start + index] ?? 0
-      const byte = otherText[otherStart + index] ?? 0
-      if (own !== byte) {
-        const difference = folded(own) - folded(byte)
-        if (difference !== 0) return difference
-      }
+/** The order of pairs: by path, a space being an underscore, then by digest. @param common bytes that the paths are known to have in common. */
+function comparePairs(
+  text: Uint8Array,
+  places: Uint32Array,
+  pair: number,
+  otherText: Uint8Array,
+  otherPlaces: Uint32Array,
+  otherPair: number,
+  common: number,
+): number {
+  const path = comparePathsAt(text, places, pair, otherText, otherPlaces, otherPair, common)
+  if (path !== 0) return path
+  const digest = Buffer.compare(digestAt(text, places, pair), digestAt(otherText, otherPlaces, otherPair))
+  // Same digest under names that only differ in spaces: any fixed order will do.
+  return digest === 0
+    ? Buffer.compare(pathAt(text, places, pair), pathAt(otherText, otherPlaces, otherPair))
+    : digest
+}
+
+function comparePathsAt(
+  text: Uint8Array,
+  places: Uint32Array,
+  pair: number,
+  otherText: Uint8Array,
+  otherPlaces: Uint32Array,
+  otherPair: number,
+  common: number,
+): number {
+  const start = places[pair * PLACES + PATH] ?? 0
+  const otherStart = otherPlaces[otherPair * PLACES + PATH] ?? 0
+  const length = (places[pair * PLACES + PATH_END] ?? 0) - start
+  const otherLength = (otherPlaces[otherPair * PLACES + PATH_END] ?? 0) - otherStart
+  const shorter = Math.min(length, otherLength)
+  for (let index = common; index < shorter; index++) {
+    const own = text[start + index] ?? 0
+    const byte = otherText[otherStart + index] ?? 0
+    if (own !== byte) {
+      const difference = folded(own) - folded(byte)
+      if (difference !== 0) return difference
     }
-    return length - otherLength
   }
+  return length - otherLength
+}
+
+function pathAt(text: Uint8Array, places: Uint32Array, pair: number): Uint8Array {
+  return text.subarray(places[pair * PLACES + PATH], places[pair * PLACES + PATH_END])
+}
+
+function digestAt(text: Uint8Array, places: Uint32Array, pair: number): Uint8Array {
+  const start = places[pair * PLACES + DIGEST] ?? 0
+  const end = places[pair * PLACES + DIGEST_END] ?? 0
+  const digest = new Uint8Array((end - start) / 2)
+  for (let index = 0; index < digest.length; index++) digest[index] = byteAt(text, start + 2 * index)
+  return digest
+}
+
+/** The byte that two hex digits stand for. */
+function byteAt(text: Uint8Array, at: number): number {
+  return (HEX_VALUE[text[at] ?? 0] ?? 0) * 16 + (HEX_VALUE[text[at + 1] ?? 0] ?? 0)
 }
 
 function folded(byte: number): number {
@@ -315,19 +334,44 @@ export class FileHashIndexBuilder {
   readonly digestSizes = new Set<number>()
   #lastSize = -1
   #text: Uint8Array
+  #view: DataView
+  /** Size of the text that was given. */
+  readonly #given: number
   /** Bytes of `#text` in use: all of what is given, so that it is never written to. */
   #used: number
   #places = new Uint32Array(64 * PLACES)
+  /** Whether no pair so far comes before the one that it was added after. */
+  #ordered = true
   #owners: Uint32Array | null = null
 
   /** @param text in which pairs are; it must not change while the index is in use. */
   constructor(text: Uint8Array = new Uint8Array(0)) {
     this.#text = text
+    this.#view = viewOf(text)
+    this.#given = text.length
     this.#used = text.length
   }
 
-  /** Adds the pair at these offsets of the text: the path's bytes, and the digest as pairs of hex digits. */
-  addAt(path: number, pathEnd: number, digest: number, digestEnd: number): void {
+  /**
+   * A number of bytes that the text at `at` has in common with the last path, four at a time: mostly all but some of them. None where
+   * that path was appended: it may hold bytes that mean something else in the text.
+   */
+  commonWithLast(at: number): number {
+    const last = (this.length - 1) * PLACES
+    const start = this.#places[last + PATH] ?? 0
+    if (start >= this.#given) return 0
+    const longest = Math.min((this.#places[last + PATH_END] ?? 0) - start, this.#given - at) - 4
+    let common = 0
+    while (common <= longest && this.#view.getInt32(start + common) === this.#view.getInt32(at + common))
+      common += 4
+    return common
+  }
+
+  /**
+   * Adds the pair at these offsets of the text: the path's bytes, and the digest as pairs of hex digits.
+   * @param common bytes that the path is known to have in common with the last one.
+   */
+  addAt(path: number, pathEnd: number, digest: number, digestEnd: number, common = 0): void {
     const size = (digestEnd - digest) / 2
     if (size !== this.#lastSize) {
       this.digestSizes.add(size)
@@ -343,6 +387,19 @@ export class FileHashIndexBuilder {
     this.#places[at + PATH_END] = pathEnd
     this.#places[at + DIGEST] = digest
     this.#places[at + DIGEST_END] = digestEnd
+    if (this.#ordered && this.length > 0) {
+      const { length } = this
+      const order = comparePairs(
+        this.#text,
+        this.#places,
+        length - 1,
+        this.#text,
+        this.#places,
+        length,
+        common,
+      )
+      this.#ordered = order <= 0
+    }
     this.length += 1
   }
 
@@ -360,6 +417,7 @@ export class FileHashIndexBuilder {
       const text = new Uint8Array(Math.max(1 << 12, Math.ceil(this.#text.length * 1.5), at + bytes.length))
       text.set(this.#text.subarray(0, at))
       this.#text = text
+      this.#view = viewOf(text)
     }
     this.#text.set(bytes, at)
     this.#used += bytes.length
@@ -382,7 +440,7 @@ export class FileHashIndexBuilder {
 
   /** @param claims paths with their packages, for pairs that have none yet. */
   build(claims: FileHashIndex | null = null): FileHashIndex {
-    return new FileHashIndex(this.length, this.#text, this.#places, this.#owners, claims)
+    return new FileHashIndex(this.length, this.#text, this.#places, this.#ordered, this.#owners, claims)
   }
 }
 
@@ -392,4 +450,8 @@ export function indexFileHashes(pairs: FileHashes): FileHashIndex {
   const builder = new FileHashIndexBuilder()
   for (const [path, digest] of pairs) builder.add(textToPath(path), Buffer.from(digest, "hex"))
   return builder.build()
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }

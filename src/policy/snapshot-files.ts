@@ -59,14 +59,16 @@ function readPlainPair(view: DataView, at: number, builder: FileHashIndexBuilder
   if (at + 10 > view.byteLength || view.getUint8(at) !== COMMA) return at
   const path = view.getUint8(at + 1) === NEWLINE ? at + 4 : at + 3
   if (view.getUint8(path - 2) !== OPENING || view.getUint8(path - 1) !== QUOTE) return at
-  const pathEnd = plainEnd(view, path)
+  // What a path has in common with the last one was looked at there.
+  const common = builder.commonWithLast(path)
+  const pathEnd = plainEnd(view, path + common)
   const digest = pathEnd + 3
   if (pathEnd === path || digest > view.byteLength || view.getUint8(pathEnd) !== QUOTE) return at
   if (view.getUint8(pathEnd + 1) !== COMMA || view.getUint8(pathEnd + 2) !== QUOTE) return at
   const digestEnd = hexEnd(view, digest)
   if (digestEnd === digest || digestEnd + 2 > view.byteLength) return at
   if (view.getUint8(digestEnd) !== QUOTE || view.getUint8(digestEnd + 1) !== CLOSING) return at
-  builder.addAt(path, pathEnd, digest, digestEnd)
+  builder.addAt(path, pathEnd, digest, digestEnd, common)
   return digestEnd + 2
 }
 
