@@ -37,7 +37,9 @@ export class PcrReplay {
   /** PCR, then the digest that extends it: what a TPM hashes on an extend. */
   readonly #extended: Uint8Array
   readonly #digest: Uint8Array
-  readonly #stored = new Uint8Array(64)
+  /** Of an entry, in the size that the list has. Not a view for each of a million entries. */
+  #stored = new Uint8Array(TEMPLATE_DIGEST_BYTES)
+  readonly #sha1 = new Uint8Array(TEMPLATE_DIGEST_BYTES)
   readonly #oldTemplate = new Uint8Array(TEMPLATE_DIGEST_BYTES + MAX_IMA_NAME + 1)
 
   /** @param padded as kernels before 5.8 do it: each bank is extended with the SHA-1 digest, filled up with zeros. */
@@ -64,14 +66,15 @@ export class PcrReplay {
   }
 
   #shortDigest(data: Uint8Array): Uint8Array {
-    const sha1 = this.#stored.subarray(0, TEMPLATE_DIGEST_BYTES)
-    HASHES.sha1.into(data, sha1)
-    return sha1
+    HASHES.sha1.into(data, this.#sha1)
+    return this.#sha1
   }
 
   /** The entry's template digest, computed from its data and found to be the stored one. */
   #check(list: MeasurementList, index: number, first: number, data: Uint8Array): Uint8Array {
-    const computed = this.#stored.subarray(0, list.templateDigestBytes)
+    if (this.#stored.length !== list.templateDigestBytes)
+      this.#stored = new Uint8Array(list.templateDigestBytes)
+    const computed = this.#stored
     digestOfSize(list.templateDigestBytes).into(data, computed)
     const at = list.templateDigestAt[index] ?? 0
     for (let offset = 0; offset < computed.length; offset++)
