@@ -41,6 +41,8 @@ export class ListReader {
   #entry = 0
   /** Template of the last entry. Neighbours mostly share theirs, so that no name is looked up. */
   #last = 0
+  /** Where the template data of the last entry begin. */
+  #start = 0
 
   /** @param digestBytes size of each entry's template digest. */
   constructor(
@@ -60,7 +62,7 @@ export class ListReader {
     try {
       for (; at < this.#bytes.length; count++) {
         this.#entry = count
-        at = this.#dataRange(at).end
+        at = this.#dataEnd(at)
       }
     } catch (error) {
       // The rest is still to come.
@@ -80,7 +82,7 @@ export class ListReader {
           found: "more",
         })
       this.#entry = count
-      at = this.#dataRange(at).end
+      at = this.#dataEnd(at)
     }
     return count
   }
@@ -89,7 +91,10 @@ export class ListReader {
     let at = 0
     for (let index = 0; index < list.count; index++) {
       this.#entry = index
-      const { template, start, end } = this.#dataRange(at)
+      const end = this.#dataEnd(at)
+      const start = this.#start
+      const template = this.templates[this.#last]
+      if (template === undefined) throw new RangeError("an entry has a template")
       list.pcr[index] = this.#u32(at)
       list.templateDigestAt[index] = at + 4
       list.template[index] = this.#last
@@ -101,8 +106,8 @@ export class ListReader {
     }
   }
 
-  /** Template and extent of the template data of the entry at `at`. */
-  #dataRange(at: number): { template: ImaTemplate; start: number; end: number } {
+  /** End of the template data of the entry at `at`; sets its template (`#last`) and start. No object for each of a million entries. */
+  #dataEnd(at: number): number {
     const nameAt = at + 4 + this.#digestBytes + 4
     this.#need(nameAt, at, "entry header")
     const nameEnd = nameAt + this.#length(nameAt - 4, MAX_TEMPLATE_NAME, "template name")
@@ -110,11 +115,12 @@ export class ListReader {
     if (template.unframed) {
       const pathAt = nameEnd + TEMPLATE_DIGEST_BYTES + 4
       this.#need(pathAt, nameEnd, "file digest and path length")
-      return { template, start: nameEnd, end: pathAt + this.#length(pathAt - 4, MAX_IMA_NAME, "path") }
+      this.#start = nameEnd
+      return pathAt + this.#length(pathAt - 4, MAX_IMA_NAME, "path")
     }
     this.#need(nameEnd + 4, nameEnd, "length of the template data")
-    const start = nameEnd + 4
-    return { template, start, end: start + this.#length(nameEnd, MAX_TEMPLATE_DATA, "template data") }
+    this.#start = nameEnd + 4
+    return this.#start + this.#length(nameEnd, MAX_TEMPLATE_DATA, "template data")
   }
 
   #template(start: number, end: number): ImaTemplate {
