@@ -37,7 +37,7 @@ function requiredFault(pattern: string, words: readonly string[]): CommandLineFa
  * those around a whole word or its value are taken off. What follows `--` is for init, not for the kernel.
  * Source: Linux 6.12, lib/cmdline.c (next_arg), lib/ctype.c, kernel/params.c (parse_args).
  */
-function wordsOf(text: string): { kernel: string[]; init: string[] } {
+export function wordsOf(text: string): { kernel: string[]; init: string[] } {
   const words = (text.match(/(?:"[^"]*(?:"|$)|[^ \t\n\v\f\r\xa0"])+/g) ?? []).map(unquoted)
   const end = words.indexOf("--")
   return end < 0 ? { kernel: words, init: [] } : { kernel: words.slice(0, end), init: words.slice(end + 1) }
@@ -55,7 +55,7 @@ function withoutLast(text: string): string {
 }
 
 /** In names the kernel takes dashes for underscores. Source: Linux 6.12, kernel/params.c (parameqn). */
-function nameOf(word: string): string {
+export function nameOf(word: string): string {
   return (word.split("=", 1)[0] ?? "").replaceAll("-", "_")
 }
 

@@ -275,12 +275,22 @@ interface KnownCoverage {
   readonly policy: string
 }
 
+/** What is proven of the kernel's command line about IMA. */
+export interface ImaArguments {
+  /** The words, for people; empty where there is none. */
+  readonly text: string
+  /** Rules of the kernel's own that are in force as long as the list shows no load of others; null: there are none that show a load. */
+  readonly builtIn: KnownImaPolicy | null
+}
+
 export interface CoverageQuestion {
   readonly seen: SeenPolicies
   readonly known: readonly KnownImaPolicy[]
   /** Null: a snapshot is about to be taken. */
   readonly reference: { readonly ima_reference: ImaReference | null } | null
   readonly required: readonly CoveragePoint[]
+  /** Null: no text of the kernel's command line is proven. */
+  readonly commandLine: ImaArguments | null
 }
 
 /** Facts for the verdict. */
@@ -289,7 +299,8 @@ export type CoverageFacts = Readonly<Record<string, string>>
 /**
  * Judges what the kernel measures, by the policy files that the list shows. An entry proves that a file of that name and content
  * was read, and not by whom: that a policy was loaded from it, and no other before, rests on the programs that ran until
- * then being known, and so on a policy that the kernel had from its start (`ima_policy=`), which the boot check covers.
+ * then being known, and so on a policy that the kernel had from its start (`ima_policy=`), which the boot check covers. Where the list
+ * shows no load, a proven command line tells that policy: it makes known what is left out, and meets no requirement.
  * @param findings for what fails. @param notes for what should be known all the same.
  */
 export function appraiseCoverage(
@@ -297,21 +308,44 @@ export function appraiseCoverage(
   findings: Findings,
   notes: Findings,
 ): CoverageFacts {
-  const { seen, known, reference, required } = question
-  const { coverage, policy } = coverageNow(seen.digests, known)
+  const { seen, known, reference, required, commandLine } = question
+  const builtIn = commandLine?.builtIn ?? null
+  const { coverage, policy } =
+    seen.digests.length === 0 && builtIn !== null
+      ? { coverage: inPart(builtIn.coverage), policy: builtIn.name }
+      : coverageNow(seen.digests, known)
   requireUnchanged(question, findings)
   for (const point of required) requirePoint(point, coverage, policy, findings)
   if (reference === null) noteGaps(seen.digests, coverage, notes)
-  if (coverage === null) return { imaPolicy: policy }
+  const argumentFacts =
+    commandLine === null
+      ? { commandLine: "not proven" }
+      : { commandLine: "proven", imaArguments: commandLine.text || "none" }
+  if (coverage === null) return { ...argumentFacts, imaPolicy: policy }
   const named = (measured: PointCoverage["measured"]) =>
     COVERAGE_POINTS.filter((point) => at(coverage, point).measured === measured)
   const partly = named("partly").map((point) => `${point} (${at(coverage, point).except.join("; ")})`)
   return {
+    ...argumentFacts,
     imaPolicy: policy,
     measured: named("yes").join(", ") || "nothing",
     ...(partly.length === 0 ? {} : { partlyMeasured: partly.join(", ") }),
     notMeasured: named("no").join(", ") || "nothing",
   }
+}
+
+/**
+ * The kernel's own rules leave out tmpfs, and so the load of a policy that lies there, as in an initial RAM disk: that they are still in
+ * force is not proven of any point.
+ */
+function inPart(coverage: Coverage): Coverage {
+  const unseen = "not after the load of a policy from tmpfs, which leaves no entry"
+  return new Map(
+    [...coverage].map(([point, { measured, except }]) => [
+      point,
+      measured === "no" ? NOT_MEASURED : { measured: "partly", except: [...except, unseen] },
+    ]),
+  )
 }
 
 function coverageNow(digests: readonly string[], known: readonly KnownImaPolicy[]): KnownCoverage {

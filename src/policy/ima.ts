@@ -16,6 +16,7 @@ import { Findings } from "./findings.ts"
 import { appraiseBootAggregate, type BootPcrs, templateOf } from "./ima-boot.ts"
 import {
   appraiseCoverage,
+  type ImaArguments,
   isPolicyFile,
   type KnownImaPolicy,
   SeenPolicies,
@@ -42,6 +43,8 @@ export interface ImaAppraisalOptions {
   readonly expectations?: ImaExpectations | null
   /** Texts of IMA policies that the user gives, beside the one of the packages. */
   readonly knownPolicies?: readonly KnownImaPolicy[]
+  /** What is proven of the kernel's command line; null or absent: nothing. */
+  readonly commandLine?: ImaArguments | null
   /** Where no quote vouches for the list, which the claim then says; absent: one does. */
   readonly unquoted?: boolean
 }
@@ -110,6 +113,7 @@ export class ImaAppraisal {
         known: [SHIPPED_POLICY, ...knownPolicies],
         reference: this.#reference,
         required: expectations?.required ?? [],
+        commandLine: this.#options.commandLine ?? null,
       },
       this.#findings,
       this.#notes,

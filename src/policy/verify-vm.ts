@@ -25,6 +25,7 @@ import { type BootLog, NO_LOG, readBootLog } from "./boot-log.ts"
 import { type ProvenTd, provenTd, tdBootClaim, tdFindings } from "./boot-rtmr.ts"
 import { explain, withSnapshotNotes } from "./explain.ts"
 import { appraiseIma } from "./ima.ts"
+import { imaArgumentsOf } from "./ima-command-line.ts"
 import type { KnownImaPolicy } from "./ima-coverage.ts"
 import type { ImaExpectations } from "./ima-expectations.ts"
 import { policyFindings } from "./policy-requirements.ts"
@@ -120,7 +121,7 @@ export function judge(input: JudgeInput): Judgement {
   const tpm = proveTpm(input, tee.proven, td)
   const boot = { tcg: tpm.log, td }
   const ak = judgeAk(input, tee, binding, tpm.proven)
-  const ima = proveIma(input, tpm.proven)
+  const ima = proveIma(input, tpm)
   const attestedSpki = binding.status === "passed" ? input.channel.spki : null
   const applications =
     input.applications.length > 0 ? [appraiseApplications(input.applications, attestedSpki)] : []
@@ -394,7 +395,7 @@ function afterTpm(): [reboot: Claim, boot: Claim] {
 
 function proveIma(
   input: JudgeInput,
-  tpm: Verified<TpmAttestation> | null,
+  { proven: tpm, claims, log }: ReturnType<typeof proveTpm>,
 ): { proven: Verified<QuotedMeasurements> | null; claim: Claim } {
   const { ima } = input.evidence
   const pcr10 = tpm?.pcrs[10]
@@ -421,11 +422,17 @@ function proveIma(
         imaKeys: input.imaKeys ?? [],
         expectations: imaExpectations(input),
         knownPolicies: input.imaPolicies ?? [],
+        commandLine: isBootPassed(input, claims) ? imaArgumentsOf(log) : null,
       }),
     }
   } catch (error) {
     return { proven: null, claim: failedBy("ima", "ima", error) }
   }
+}
+
+/** What a boot loader measured says what the kernel was given only where the boot loader is the one that is expected. */
+function isBootPassed({ skip }: JudgeInput, claims: readonly Claim[]): boolean {
+  return !skip.has("boot") && claims.some(({ check, status }) => check === "boot" && status === "passed")
 }
 
 /** What the command line says of violations stands above what the policy's file says. */
