@@ -30,6 +30,18 @@ test("--ima-key reads PEM and DER, each file with its keys", () => {
   expect(appraisal(der, pem).imaKeys.map(({ key }) => key.asymmetricKeyType)).toEqual(["rsa", "ec"])
 })
 
+test("--evm-key gives keys for metadata, and for nothing else", () => {
+  const path = fileOf("evm.pem", encodePem("PUBLIC KEY", fileSigner("P-256").spki))
+  const both = appraisalOf({
+    trustRoots: [],
+    skip: [],
+    collateral: { kdsUrl: "", pcsUrl: "", cacheDir: null, offline: true },
+    imaKeys: [path],
+    evmKeys: [path],
+  })
+  expect(both.imaKeys.map(({ signs }) => signs)).toEqual(["content", "metadata"])
+})
+
 test("what is no key is refused with the file's name, before the VM is asked", () => {
   const path = fileOf("noise", "noise")
   expect(() => appraisal(path)).toThrowCode("ERR_IMA_KEY")

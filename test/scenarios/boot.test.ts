@@ -268,6 +268,27 @@ describe("a boot that differs", () => {
   }, 60_000)
 })
 
+describe("what the command line says of IMA", () => {
+  const facts = async (change?: (honest: Evidence) => Evidence, skip: Check[] = []) => {
+    const { verdict } = await judgement(change, { reference, skip: new Set(skip) })
+    return verdict.claims.find(({ check }) => check === "ima")?.facts
+  }
+
+  test("is proven by the log of a boot that is the snapshot's", async () => {
+    expect(await facts()).toMatchObject({
+      commandLine: "proven",
+      imaArguments: "ima_policy=tcb ima_hash=sha256 ima_template=ima-ng",
+    })
+  })
+
+  test("is not without the log, with one that was altered, or where the boot is left out", async () => {
+    expect((await facts(({ eventLog, ...others }) => others))?.["commandLine"]).toBe("not proven")
+    const cut = (honest: Evidence) => withEvents(honest, (events) => events.slice(0, -1))
+    expect((await facts(cut))?.["commandLine"]).toBe("not proven")
+    expect((await facts(undefined, ["boot"]))?.["commandLine"]).toBe("not proven")
+  })
+})
+
 describe("what a policy asks of the boot", () => {
   const withPolicy = (
     toml: string,
