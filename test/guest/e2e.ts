@@ -27,6 +27,15 @@ import {
   provision,
 } from "./provision.ts"
 import {
+  BOOTSTRAP_PORT,
+  REDIS_PORT,
+  redisGetsItsPassword,
+  redisIsAttested,
+  redisLeaves,
+  redisWaits,
+  secretIsNotOnTheDisk,
+} from "./redis.ts"
+import {
   cli,
   expectEqual,
   expectExit,
@@ -73,6 +82,11 @@ const STEPS: readonly Step[] = [
   ["a new snapshot after the reboot", takeSnapshot],
   ["verify against the new snapshot", (s) => verified(s, EXIT.ok)],
   ["the program of before, now in the snapshot, runs again", knownProgramPasses],
+  ["redis waits for its password", redisWaits],
+  ["bootstrap brings it, to the verified VM and by its owner only", redisGetsItsPassword],
+  ["redis answers with its password, over the attested key", redisIsAttested],
+  ["the password is nowhere on the disk", secretIsNotOnTheDisk],
+  ["redis is stopped, the agent has its former application", redisLeaves],
   ["certtool key: another measurement, another key", ({ guest }) => keysFollowTheMeasurement(guest)],
   [
     "certtool ratls: a certificate made in the guest verifies outside",
@@ -139,7 +153,7 @@ async function inGuest(directory: string, test: (scene: Scene) => Promise<void>)
       image,
       directory: join(directory, "machine"),
       payload: payload.directory,
-      ports: [AGENT_PORT, APPLICATION_PORT],
+      ports: [AGENT_PORT, APPLICATION_PORT, BOOTSTRAP_PORT, REDIS_PORT],
     }),
   )
   const interrupted = () => void guest.stop().finally(() => process.exit(1))

@@ -111,6 +111,11 @@ export class Guest {
     }
   }
 
+  /** File of what the guest wrote to its disk: an overlay whose clusters are as they are. */
+  get disk(): string {
+    return join(this.#options.directory, ROOT_DISK)
+  }
+
   /** The loopback port of the host behind which a guest's port lies. */
   port(guestPort: number): number {
     const port = this.#forwards.get(guestPort)

@@ -49,6 +49,8 @@ const PACKAGES = [
   "openssh-server",
   "openssl",
   "procps",
+  // The application that gets its secrets by bootstrap.
+  "redis-server",
   "systemd",
   "systemd-sysv",
   "udev",
@@ -67,6 +69,8 @@ const MASKED = [
   "e2scrub_reap.service",
   "fstrim.timer",
   "getty@tty1.service",
+  // The test has a unit of its own for it.
+  "redis-server.service",
   "serial-getty@ttyS0.service",
   "systemd-networkd-wait-online.service",
 ]

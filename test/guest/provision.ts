@@ -32,7 +32,7 @@ export async function preparePayload(directory: string): Promise<Payload> {
   const { deb, rpm } = await buildPackages({ target: "linux-x64", output: directory, fast: true })
   renameSync(deb, join(directory, "cosmian_vm.deb"))
   rmSync(rpm)
-  for (const unit of ["cuse-sev-guest.service", "e2e-app.service"]) {
+  for (const unit of ["cuse-sev-guest.service", "e2e-app.service", "e2e-redis.service"]) {
     copyFileSync(join(HERE, unit), join(directory, unit))
   }
   await mustRun(
