@@ -59,6 +59,9 @@ const GUEST = [
   ["e2fsprogs", "makes the guest's disk"],
   ["swtpm-tools", "makes the guest's TPM with its certificates"],
   ["openssh-client", "runs commands in the guest"],
+  ["ovmf", "the guest's UEFI firmware"],
+  ["systemd-boot-efi", "the boot loader of the guest with UEFI"],
+  ["sbsigntool", "signs the guest's boot loader and kernel for Secure Boot"],
   ["util-linux", "setpriv, so that the guest ends with its test"],
 ]
 const PEERS = [

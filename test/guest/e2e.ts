@@ -15,14 +15,15 @@ import { join } from "node:path"
 import { EXIT } from "../../src/errors.ts"
 import { certificateProvesItself, connectUntilTheVerdictTurns } from "./attested-tls.ts"
 import { keysAreDerived, keysFollowTheMeasurement, ratlsCertificateVerifies } from "./derived-keys.ts"
-import { Guest } from "./guest.ts"
-import { ensureImage } from "./image.ts"
+import { Guest, type UefiFirmware } from "./guest.ts"
+import { ensureImage, type GuestImage } from "./image.ts"
 import {
   AGENT_PORT,
   APPLICATION_PORT,
   agentInfo,
   applicationConfiguration,
   makeOtherKey,
+  type Payload,
   preparePayload,
   provision,
 } from "./provision.ts"
@@ -45,10 +46,12 @@ import {
   type Step,
   snapshotFile,
   TOKEN,
+  takeSnapshot,
   tokenFile,
   trust,
   verified,
 } from "./scene.ts"
+import { prepareFirmware, UEFI_STEPS } from "./uefi.ts"
 import * as volumes from "./volumes.ts"
 
 const ROOT = join(import.meta.dir, "..", "..")
@@ -69,7 +72,7 @@ const STEPS: readonly Step[] = [
   ["app init hands over the configuration and starts the application", (s) => initApplication(s, "agent")],
   ["app restart restarts it", restartApplication],
   ["app init without a token is refused", refusedWithoutToken],
-  ["snapshot", takeSnapshot],
+  ["snapshot", snapshotIsComplete],
   ["verify, with the application", (s) => verified(s, EXIT.ok, applicationOption(s))],
   ["verify without the simulated root: TEE failure", withoutTrustRoot],
   ["the application answers with another key: application failure", applicationWithOtherKey],
@@ -79,7 +82,7 @@ const STEPS: readonly Step[] = [
   ["the guest rebooted: reboot failure, and nothing else", rebootIsNamed],
   ["the volume is there after the reboot, without a password", (s) => volumes.dataAreThere(s.guest)],
   ["the reboot is accepted by name", (s) => verified(s, EXIT.ok, ["--accept-reboot"])],
-  ["a new snapshot after the reboot", takeSnapshot],
+  ["a new snapshot after the reboot", snapshotIsComplete],
   ["verify against the new snapshot", (s) => verified(s, EXIT.ok)],
   ["the program of before, now in the snapshot, runs again", knownProgramPasses],
   ["redis waits for its password", redisWaits],
@@ -121,17 +124,23 @@ async function main(): Promise<number> {
   mkdirSync(directory, { recursive: true })
   removeAbandonedRuns()
   try {
-    await inGuest(directory, async (scene) => {
-      for (const [name, act] of STEPS) {
+    const parts = await prepareParts(directory)
+    const take = (steps: readonly Step[]) => async (scene: Scene) => {
+      for (const [name, act] of steps) {
         if (tally.failed > 0) tally.skipped++
         else if (await passes(name, () => act(scene))) tally.passed++
         else tally.failed++
       }
       if (tally.failed > 0) await keepLogs(scene)
-    })
+    }
+    await inGuest(parts, join(directory, "bios"), take(STEPS))
+    const uefi = join(directory, "uefi")
+    if (tally.failed > 0) tally.skipped += UEFI_STEPS.length
+    else
+      await inGuest({ ...parts, firmware: await prepareFirmware(parts.image, uefi) }, uefi, take(UEFI_STEPS))
   } catch (error) {
     console.log(`FAIL  the guest: ${error instanceof Error ? error.message : error}`)
-    tally.skipped = STEPS.length - tally.passed - tally.failed
+    tally.skipped = STEPS.length + UEFI_STEPS.length - tally.passed - tally.failed
     tally.failed++
   } finally {
     rmSync(directory, { recursive: true, force: true })
@@ -140,17 +149,32 @@ async function main(): Promise<number> {
   return tally.failed === 0 ? 0 : 1
 }
 
-/** Runs the test in a guest that is stopped again whatever happens. */
-async function inGuest(directory: string, test: (scene: Scene) => Promise<void>): Promise<void> {
+/** What guests are made from. */
+interface Parts {
+  readonly image: GuestImage
+  readonly payload: Payload
+  readonly firmware?: UefiFirmware
+}
+
+async function prepareParts(directory: string): Promise<Parts> {
   const payload = await timed("build, package", () => preparePayload(join(directory, "payload")))
   const imageDirectory = join(CACHE, "guest")
   mkdirSync(imageDirectory, { recursive: true })
   const image = await timed("guest image", () =>
     ensureImage(imageDirectory, readFileSync(IMA_POLICY, "utf8"), say),
   )
+  return { image, payload }
+}
+
+/** Runs the test in a guest that is stopped again whatever happens. @param directory of this guest. */
+async function inGuest(
+  { payload, ...parts }: Parts,
+  directory: string,
+  test: (scene: Scene) => Promise<void>,
+): Promise<void> {
   const guest = await timed("boot", () =>
     Guest.start({
-      image,
+      ...parts,
       directory: join(directory, "machine"),
       payload: payload.directory,
       ports: [AGENT_PORT, APPLICATION_PORT, BOOTSTRAP_PORT, REDIS_PORT],
@@ -160,7 +184,7 @@ async function inGuest(directory: string, test: (scene: Scene) => Promise<void>)
   process.once("SIGINT", interrupted).once("SIGTERM", interrupted)
   const scene = { guest, payload, directory }
   try {
-    await timed("install", () => provision(guest, TOKEN))
+    await timed("install", () => provision(guest, TOKEN, parts.firmware === undefined ? "required" : "off"))
     await test(scene)
   } catch (error) {
     await keepLogs(scene)
@@ -211,9 +235,8 @@ async function refusedWithoutToken(scene: Scene): Promise<void> {
   )
 }
 
-async function takeSnapshot(scene: Scene): Promise<void> {
-  const options = ["snapshot", "-o", snapshotFile(scene), ...trust(scene), "--token-file", tokenFile(scene)]
-  expectExit(await cli(scene, options), EXIT.ok)
+async function snapshotIsComplete(scene: Scene): Promise<void> {
+  await takeSnapshot(scene)
   const snapshot: unknown = JSON.parse(readFileSync(snapshotFile(scene), "utf8"))
   // The unit's sandbox must not hide anything from the agent.
   expectEqual("unreadable files", memberOf(snapshot, "unreadable"), [])

@@ -25,6 +25,21 @@ export interface GuestOptions {
   readonly payload: string | null
   /** TCP ports of the guest that the host reaches over loopback; 22 is always among them. */
   readonly ports: readonly number[]
+  /** UEFI instead of SeaBIOS; absent: SeaBIOS. */
+  readonly firmware?: UefiFirmware
+}
+
+/** UEFI firmware of a guest, and what it starts: a disk with systemd-boot and the kernel, instead of QEMU's own way to start one. */
+export interface UefiFirmware {
+  /** Code, in flash memory that is not written to. */
+  readonly code: string
+  /** Variables; each run has a copy of its own. */
+  readonly variables: string
+  /**
+   * Directory that the guest has as its EFI system partition, with `EFI/BOOT/BOOTX64.EFI` and `KERNEL_FILE`. The loader's entry, with
+   * the command line, is written into it.
+   */
+  readonly systemPartition: string
 }
 
 /** What is different at the next boot. */
@@ -33,6 +48,8 @@ export interface BootChanges {
   readonly kernelArguments?: readonly string[]
   /** The disk finds itself in a machine with another TPM, from now on. */
   readonly otherTpm?: boolean
+  /** Other variables of the firmware, from now on. */
+  readonly firmwareVariables?: string
 }
 
 const MEMORY_MB = 1536
@@ -40,10 +57,13 @@ const BOOT_TIMEOUT_MS = 240_000
 const SHUTDOWN_TIMEOUT_MS = 40_000
 /** The disk with the payload, as the guest names it. */
 export const PAYLOAD_DEVICE = "/dev/nvme1n1"
+/** The kernel on an EFI system partition. */
+export const KERNEL_FILE = "vmlinuz"
 
 // Files of a run.
 const ROOT_DISK = "disk.qcow2"
 const PAYLOAD_DISK = "payload.raw"
+const FIRMWARE_VARIABLES = "firmware-variables.fd"
 const CONSOLE_LOG = "console.log"
 const QEMU_LOG = "qemu.log"
 
@@ -100,6 +120,8 @@ export class Guest {
       join(directory, ROOT_DISK),
     ])
     if (payload !== null) await makePayloadDisk(payload, join(directory, PAYLOAD_DISK))
+    if (options.firmware !== undefined)
+      copyFileSync(options.firmware.variables, join(directory, FIRMWARE_VARIABLES))
     const sockets = mkdtempSync(join(tmpdir(), "guest-"))
     const guest = new Guest(options, sockets, forwards, await powerOn(options, sockets, forwards))
     try {
@@ -154,7 +176,10 @@ export class Guest {
     await Promise.race([this.#machine.qemu.exited, Bun.sleep(SHUTDOWN_TIMEOUT_MS)])
     if (this.#machine.qemu.exitCode === null) throw new Error("the guest did not go down for its reboot")
     await this.#powerOff()
-    if (changes.otherTpm === true) rmSync(join(this.#options.directory, "tpm"), { recursive: true })
+    const { directory } = this.#options
+    if (changes.otherTpm === true) rmSync(join(directory, "tpm"), { recursive: true })
+    if (changes.firmwareVariables !== undefined)
+      copyFileSync(changes.firmwareVariables, join(directory, FIRMWARE_VARIABLES))
     this.#machine = await powerOn(this.#options, this.#sockets, this.#forwards, changes.kernelArguments)
     await this.#waitForShell()
   }
@@ -239,7 +264,7 @@ async function powerOn(
 }
 
 function qemuCommand(
-  { directory, image, payload }: GuestOptions,
+  { directory, image, payload, firmware }: GuestOptions,
   tpm: VirtualTpm,
   forwards: ReadonlyMap<number, number>,
   added: readonly string[],
@@ -249,10 +274,12 @@ function qemuCommand(
     ...["-drive", `if=none,id=${name},${drive}`],
     ...["-device", `nvme,serial=${name},drive=${name}`],
   ]
+  const commandLine = [...KERNEL_ARGUMENTS, ...added].join(" ")
   return [
     // QEMU must not outlive the test, however that ends.
     ...["setpriv", "--pdeathsig=KILL", "qemu-system-x86_64"],
-    ...["-machine", "q35,vmport=off,smbus=off", "-accel", "tcg,thread=multi", "-cpu", "max"],
+    ...["-machine", `q35,vmport=off,smbus=off${firmware === undefined ? "" : ",smm=on"}`],
+    ...["-accel", "tcg,thread=multi", "-cpu", "max"],
     ...[
       "-smp",
       "2",
@@ -266,15 +293,40 @@ function qemuCommand(
     ],
     ...["-chardev", `file,id=console,append=on,path=${join(directory, CONSOLE_LOG)}`],
     ...["-serial", "chardev:console"],
-    ...["-kernel", image.kernel, "-append", [...KERNEL_ARGUMENTS, ...added].join(" ")],
     ...disk("root", `format=qcow2,file=${join(directory, ROOT_DISK)}`),
     ...(payload === null
       ? []
       : disk("payload", `format=raw,readonly=on,file=${join(directory, PAYLOAD_DISK)}`)),
+    ...(firmware === undefined
+      ? ["-kernel", image.kernel, "-append", commandLine]
+      : firmwareOptions(firmware, join(directory, FIRMWARE_VARIABLES), commandLine)),
     ...["-netdev", ["user", "id=net", "restrict=on", ...network].join(",")],
     ...["-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"],
     ...["-chardev", `socket,id=tpm,path=${tpm.controlSocket}`],
     ...["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"],
+  ]
+}
+
+/**
+ * Only system management mode writes to the variables, so that the guest's root does not turn Secure Boot off. The kernel comes from a
+ * disk: QEMU edits one that it hands over itself, so that its signature is no longer right.
+ */
+function firmwareOptions(
+  { code, systemPartition }: UefiFirmware,
+  variables: string,
+  commandLine: string,
+): string[] {
+  mkdirSync(join(systemPartition, "loader", "entries"), { recursive: true })
+  writeFileSync(
+    join(systemPartition, "loader", "entries", "guest.conf"),
+    `title guest\nlinux /${KERNEL_FILE}\noptions ${commandLine}\n`,
+  )
+  return [
+    ...["-global", "driver=cfi.pflash01,property=secure,value=on"],
+    ...["-drive", `if=pflash,format=raw,unit=0,readonly=on,file=${code}`],
+    ...["-drive", `if=pflash,format=raw,unit=1,file=${variables}`],
+    ...["-drive", `if=none,id=esp,format=raw,readonly=on,file=fat:${systemPartition}`],
+    ...["-device", "nvme,serial=esp,drive=esp,bootindex=0"],
   ]
 }
 

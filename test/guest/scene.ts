@@ -1,6 +1,7 @@
 /** What the steps of the guest run share: the guest, the executable against its agent, and what they expect. */
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { EXIT } from "../../src/errors.ts"
 import { type CommandResult, run, tail } from "./command.ts"
 import type { Guest } from "./guest.ts"
 import { AGENT_PORT, type Payload } from "./provision.ts"
@@ -17,6 +18,12 @@ export interface Scene {
 }
 
 export type Step = readonly [name: string, act: (scene: Scene) => Promise<unknown>]
+
+/** Takes the snapshot that is verified against from now on. */
+export async function takeSnapshot(scene: Scene): Promise<void> {
+  const options = ["snapshot", "-o", snapshotFile(scene), ...trust(scene), "--token-file", tokenFile(scene)]
+  expectExit(await cli(scene, options), EXIT.ok)
+}
 
 /** Verifies against the snapshot, and returns the verdict. */
 export async function verified(scene: Scene, exit: number, options: readonly string[] = []): Promise<Claims> {
@@ -63,7 +70,7 @@ export function tokenFile(scene: Scene): string {
 export type Claims = readonly {
   readonly check: string
   readonly status: string
-  readonly findings: readonly { readonly subject: string }[]
+  readonly findings: readonly { readonly code: string; readonly subject: string }[]
 }[]
 
 /** The claims of a verdict in JSON. The test reads its own program's output: a wrong shape ends the step. */
@@ -76,6 +83,7 @@ export function claimsOf(verdict: unknown): Claims {
       check: `${memberOf(claim, "check")}`,
       status: `${memberOf(claim, "status")}`,
       findings: (Array.isArray(findings) ? findings : []).map((finding: unknown) => ({
+        code: `${memberOf(finding, "code")}`,
         subject: `${memberOf(finding, "subject")}`,
       })),
     }

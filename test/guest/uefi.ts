@@ -1,0 +1,95 @@
+/** A start by UEFI firmware: its event log beside the TPM's quotes, and rules on it. */
+import { X509Certificate } from "node:crypto"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { EXIT } from "../../src/errors.ts"
+import { mustRun, run } from "./command.ts"
+import { KERNEL_FILE, type UefiFirmware } from "./guest.ts"
+import type { GuestImage } from "./image.ts"
+import { agentInfo } from "./provision.ts"
+import { expectEqual, expectExit, type Scene, type Step, takeSnapshot, verified } from "./scene.ts"
+
+const EXECUTABLE = join(import.meta.dir, "..", "..", "dist", "cosmian_vm")
+/** Debian's firmware in which only system management mode writes to the variables. */
+const CODE = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+/** No keys: Secure Boot is off. */
+const VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+const KEY = "/usr/share/ovmf/PkKek-1-snakeoil.key"
+const KEY_PASSWORD = "snakeoil"
+const CERTIFICATE = "/usr/share/ovmf/PkKek-1-snakeoil.pem"
+const LOADER = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+const EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
+const COMMAND_LINE_RULES = `[boot.command_line]
+required = ["root=/dev/nvme0n1", "ima_policy=tcb"]
+forbidden = ["init=*", "printk.time=*"]
+`
+
+/** Signs the loader and the image's kernel, and puts them into a directory that the firmware starts from. */
+export async function prepareFirmware(image: GuestImage, directory: string): Promise<UefiFirmware> {
+  const systemPartition = join(directory, "system-partition")
+  mkdirSync(join(systemPartition, "EFI", "BOOT"), { recursive: true })
+  const key = join(directory, "signer.key")
+  await mustRun(["openssl", "pkey", "-in", KEY, "-passin", `pass:${KEY_PASSWORD}`, "-out", key])
+  const sign = (program: string, to: string) =>
+    mustRun(["sbsign", "--key", key, "--cert", CERTIFICATE, "--output", join(systemPartition, to), program])
+  await sign(LOADER, join("EFI", "BOOT", "BOOTX64.EFI"))
+  await sign(image.kernel, KERNEL_FILE)
+  return { code: CODE, variables: VARIABLES, systemPartition }
+}
+
+export const UEFI_STEPS: readonly Step[] = [
+  ["UEFI: the firmware's log gives the values of the TPM", logGivesPcrs],
+  ["UEFI: snapshot, verify, rules on the command line", commandLinePasses],
+  [
+    "UEFI: without Secure Boot its rules fail",
+    (s) => judged(s, secureBootRules(), ["ERR_BOOT_SECURE_BOOT", "ERR_BOOT_AUTHORITY"]),
+  ],
+]
+
+/** The log as it was read by ssh, beside what the kernel says of the TPM's registers. */
+async function logGivesPcrs({ guest, directory }: Scene): Promise<void> {
+  const [log, pcrs] = [join(directory, "log.bin"), join(directory, "pcrs.txt")]
+  writeFileSync(log, Buffer.from(await guest.mustShell(`base64 -w0 ${EVENT_LOG}`), "base64"))
+  const values = await guest.mustShell(
+    'for pcr in $(seq 0 7) 9 12; do echo "  $pcr : 0x$(cat /sys/class/tpm/tpm0/pcr-sha256/$pcr)"; done',
+  )
+  const replay = async (text: string) => {
+    writeFileSync(pcrs, `sha256:\n${text}`)
+    return (await run([EXECUTABLE, "eventlog", "replay", log, "--pcrs", pcrs])).code
+  }
+  expectEqual("eventlog replay", await replay(values), EXIT.ok)
+  expectEqual("with the values of PCR 4 and 9 exchanged", await replay(exchanged(values)), EXIT.boot)
+  const shown = await run([EXECUTABLE, "eventlog", "show", log])
+  expectExit(shown, EXIT.ok)
+  for (const text of ["Secure Boot: off", `//${KERNEL_FILE}`, "ima_policy=tcb"])
+    if (!shown.stdout.includes(text)) throw new Error(`no ${text} in\n${shown.stdout}`)
+}
+
+function exchanged(values: string): string {
+  return values.replace("  4 :", "  x :").replace("  9 :", "  4 :").replace("  x :", "  9 :")
+}
+
+async function commandLinePasses(scene: Scene): Promise<void> {
+  await agentInfo(scene.guest)
+  await takeSnapshot(scene)
+  await verified(scene, EXIT.ok)
+  await judged(scene, COMMAND_LINE_RULES, [])
+}
+
+function secureBootRules(): string {
+  const signer = new X509Certificate(readFileSync(CERTIFICATE)).fingerprint256
+  return `[boot]\nsecure_boot = true\nauthority = ["${signer}"]\ndb = ["${signer}"]\n`
+}
+
+/** Verifies by a policy with these rules. @param codes of the findings, all of them about the boot; none: it passes. */
+async function judged(scene: Scene, rules: string, codes: readonly string[]): Promise<void> {
+  const policy = join(scene.directory, "policy.toml")
+  writeFileSync(policy, rules)
+  const claims = await verified(scene, codes.length === 0 ? EXIT.ok : EXIT.boot, ["--policy", policy])
+  const found = claims.filter(({ status }) => status === "failed").flatMap(({ findings }) => findings)
+  expectEqual(
+    "findings",
+    found.map(({ code }) => code),
+    codes,
+  )
+}
