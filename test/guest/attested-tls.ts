@@ -9,6 +9,8 @@ const IMPLANT = "/usr/local/bin/implant"
 
 /** A browser's request through `connect` reaches the application; an unknown program in the guest cuts it off. */
 export async function connectUntilTheVerdictTurns(scene: Scene): Promise<void> {
+  // It is not started with the guest, which was rebooted.
+  await scene.guest.mustShell("systemctl restart e2e-app && sleep 2 && systemctl is-active e2e-app")
   const child = Bun.spawn(
     [
       ...[EXECUTABLE, "connect", "--url", `https://127.0.0.1:${scene.guest.port(AGENT_PORT)}`],
