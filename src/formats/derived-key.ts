@@ -36,12 +36,15 @@ const P256_ORDER = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc6
 const P256_BYTES = 48
 
 /**
- * Derives a private key from a secret by HKDF-SHA256, whose info is the label, the type and the purpose, each ended by a zero byte.
+ * Derives a private key from a secret by HKDF-SHA256, whose info is the label, the type, the purpose and the length of the salt in
+ * decimal, each ended by a zero byte. Without the length, salts that differ in zeros at their end would be the same one: HMAC fills
+ * its key up with zeros.
+ *
  * X25519 and Ed25519 take 32 bytes as they are; P-256 takes 48 bytes as an integer modulo n-1, plus 1.
  * Source: RFC 5869; RFC 7748, section 5; RFC 8032, section 5.1.5; FIPS 186-5, appendix A.2.1.
  */
 export function expandKey({ secret, type, salt, purpose }: DerivedKeyInput): DerivedKey {
-  const info = Buffer.from(`${LABEL}\0${type}\0${purpose}\0`)
+  const info = Buffer.from(`${LABEL}\0${type}\0${purpose}\0${salt.length}\0`)
   const length = type === "p256" ? P256_BYTES : 32
   const bytes = new Uint8Array(hkdfSync("sha256", secret, salt, info, length))
   return type === "p256" ? p256KeyOf(bytes) : curveKeyOf(type, bytes)
