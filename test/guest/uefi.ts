@@ -1,4 +1,4 @@
-/** A start by UEFI firmware: its event log beside the TPM's quotes, and rules on it. */
+/** Starts by UEFI firmware, without and with Secure Boot: their event logs beside the TPM's quotes, and rules on them. */
 import { X509Certificate } from "node:crypto"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -14,11 +14,16 @@ const EXECUTABLE = join(import.meta.dir, "..", "..", "dist", "cosmian_vm")
 const CODE = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 /** No keys: Secure Boot is off. */
 const VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+/** Debian's test key as platform key, key exchange key and only signer: Secure Boot is on. */
+const SECURE_VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"
 const KEY = "/usr/share/ovmf/PkKek-1-snakeoil.key"
 const KEY_PASSWORD = "snakeoil"
 const CERTIFICATE = "/usr/share/ovmf/PkKek-1-snakeoil.pem"
 const LOADER = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 const EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
+/** What the second start has on its command line beside the rest. */
+const ADDED_WORD = "printk.time=1"
+
 const COMMAND_LINE_RULES = `[boot.command_line]
 required = ["root=/dev/nvme0n1", "ima_policy=tcb"]
 forbidden = ["init=*", "printk.time=*"]
@@ -44,6 +49,8 @@ export const UEFI_STEPS: readonly Step[] = [
     "UEFI: without Secure Boot its rules fail",
     (s) => judged(s, secureBootRules(), ["ERR_BOOT_SECURE_BOOT", "ERR_BOOT_AUTHORITY"]),
   ],
+  ["UEFI: Secure Boot and another command line are named as events", changesAreNamed],
+  ["UEFI: Secure Boot is proven, with its signer", secureBootIsProven],
 ]
 
 /** The log as it was read by ssh, beside what the kernel says of the TPM's registers. */
@@ -74,6 +81,24 @@ async function commandLinePasses(scene: Scene): Promise<void> {
   await takeSnapshot(scene)
   await verified(scene, EXIT.ok)
   await judged(scene, COMMAND_LINE_RULES, [])
+}
+
+/** Against the snapshot of the start before. */
+async function changesAreNamed(scene: Scene): Promise<void> {
+  await scene.guest.reboot({ kernelArguments: [ADDED_WORD], firmwareVariables: SECURE_VARIABLES })
+  await agentInfo(scene.guest)
+  const claims = await verified(scene, EXIT.boot, ["--accept-reboot"])
+  const subjects = claims.flatMap(({ findings }) => findings.map(({ subject }) => subject))
+  for (const pcr of [7, 12])
+    if (!subjects.some((subject) => subject.startsWith(`PCR ${pcr}, event `)))
+      throw new Error(`no event of PCR ${pcr} among ${subjects.join("; ")}`)
+}
+
+async function secureBootIsProven(scene: Scene): Promise<void> {
+  await takeSnapshot(scene)
+  await judged(scene, secureBootRules(), [])
+  await judged(scene, `[boot]\nauthority = ["${"00".repeat(32)}"]\n`, ["ERR_BOOT_AUTHORITY"])
+  await judged(scene, COMMAND_LINE_RULES, ["ERR_BOOT_COMMAND_LINE"])
 }
 
 function secureBootRules(): string {
