@@ -175,9 +175,20 @@ filefrag -e ${VAULT}/data/victim > /run/extents`)
   if (block === undefined) throw new Error("filefrag does not say where the file is")
   // The ciphertext of that block, and where in the container it lies.
   const cipher = await guest.mustShell(
-    `dd if=/dev/mapper/${NAME}_dif bs=4096 skip=${block} count=1 iflag=direct status=none | od -An -v -tx1 -N16 | tr -d ' \\n'`,
+    `dd if=/dev/mapper/${NAME}_dif bs=4096 skip=${block} count=1 iflag=direct status=none | od -An -v -tx1 -N512 | tr -d ' \\n'`,
   )
-  const pattern = cipher.replaceAll(/../g, "\\x$&")
+  // grep looks for lines, so no part of it may hold the end of one.
+  const part = cipher
+    .replaceAll(/../g, "$& ")
+    .split("0a ")
+    .find((bytes) => bytes.length >= 16 * 3)
+  if (part === undefined) throw new Error("the ciphertext is one of very short lines")
+  const pattern = part
+    .slice(0, 16 * 3)
+    .trim()
+    .split(" ")
+    .map((byte) => `\\x${byte}`)
+    .join("")
   expectExit(await fstool(guest, `close ${NAME}`), EXIT.ok)
   const found = await guest.mustShell(
     `LC_ALL=C grep --byte-offset --only-matching --text --perl-regexp '${pattern}' ${VAULT}/container | cut -d : -f 1`,
