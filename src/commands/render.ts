@@ -9,7 +9,6 @@ import { wrapLine } from "./wrap.ts"
 const SHOWN_GROUPS = 20
 const SHOWN_FINDINGS = 20
 const SHOWN_PACKAGE_FILES = 5
-const SHOWN_REMEDIES = 5
 const SIMULATED = "SIMULATED: nothing here proves anything about hardware; for trying the product out"
 /** Lines of the explanation that are shown. */
 const SHOWN_POINTS = 12
@@ -47,17 +46,7 @@ export function renderVerdict(verdict: Verdict, options: RenderOptions): string 
 function claimLines(claim: Claim, style: Style): string[] {
   const name = style.bold(CHECK_NAMES[claim.check])
   const head = `${mark(claim.status, style)} ${name}: ${printable(claim.summary)}`
-  return [head, ...(claim.status === "warning" ? remedyLines(claim) : findingLines(claim, style))]
-}
-
-/** Of what is no failure, only what can be done about it: the rest is in the claim's own line, and in `--json`. */
-function remedyLines({ findings }: Claim): string[] {
-  const remedies = [...new Set(findings.map(({ remedy }) => remedy))]
-  const rest = remedies.length - SHOWN_REMEDIES
-  return [
-    ...remedies.slice(0, SHOWN_REMEDIES).map((remedy) => part("what to do", remedy)),
-    ...(rest > 0 ? [`           … and ${rest} more; --json lists them all`] : []),
-  ]
+  return [head, ...findingLines(claim, style)]
 }
 
 /** The predecessor's marks: scripts look for them. */
