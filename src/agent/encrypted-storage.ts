@@ -31,7 +31,8 @@ export function requireEncryptedData(base: string, kernel: KernelView = KERNEL):
   const data = join(base, "data")
   const mount = mountAt(parseMountInfo(kernel.mountInfo()), data)
   const uuid = mount === null ? null : kernel.mappingUuid(mount.device)
-  if (uuid?.startsWith("CRYPT-")) return
+  // Mappings for integrity alone, and those without a LUKS header, begin otherwise.
+  if (uuid?.startsWith("CRYPT-LUKS2-")) return
   throw new AgentError("ERR_STORAGE_PLAIN", {
     at: data,
     expected: "an encrypted volume, mounted there",

@@ -33,7 +33,11 @@ export class SealingKey {
   }
 
   #made() {
-    this.#pair ??= make()
+    this.#pair ??= make().catch((error: unknown) => {
+      // Tried anew by the next request.
+      this.#pair = null
+      throw error
+    })
     return this.#pair
   }
 }
