@@ -21,9 +21,9 @@ import { parsePublic, tpmName } from "../formats/tpm/public.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
 import { parseCrl } from "../formats/x509/crl.ts"
 import type { AzureReport, ReportDevice, TdxReport, TeeReport, Tpm, TpmQuote } from "../native/ports.ts"
+import type { ConnectionOptions } from "./agent-options.ts"
 import { withAgent } from "./attest.ts"
 import type { Collected, CollectedPart, GetKind } from "./attestation-get.ts"
-import type { ConnectionOptions } from "./cli.ts"
 import { type RatlsRequirements, requireRatls } from "./require-ratls.ts"
 
 /** Report data: 64 bytes. An agent's nonce: 32. */

@@ -2,7 +2,7 @@ import type { KeyObject } from "node:crypto"
 import type { ClientCertificate } from "../client/tls-channel.ts"
 import { UsageError } from "../errors.ts"
 import { parseSigningKey } from "../verify/ed25519-key.ts"
-import type { CredentialFiles } from "./cli.ts"
+import type { CredentialFiles } from "./agent-options.ts"
 import { parseFile, readInput, readToken } from "./input-files.ts"
 
 const MAX_BYTES = 256 * 1024

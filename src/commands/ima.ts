@@ -1,6 +1,6 @@
 import { defineCommand } from "citty"
 import { BANKS } from "../verify/ima-replay.ts"
-import { imaArgs } from "./cli.ts"
+import { imaArgs } from "./agent-options.ts"
 import { listOf, meta, repeatable } from "./command.ts"
 
 const json = { type: "boolean", description: "print one JSON object on standard output" } as const

@@ -1,4 +1,6 @@
-import { cliCommand, cliCommands, connectionArgs, ownerCommand } from "./cli.ts"
+import { connectionArgs } from "./agent-options.ts"
+import { cliCommand, cliCommands } from "./cli.ts"
+import { ownerCommand } from "./cli-owner.ts"
 import { meta } from "./command.ts"
 
 /** The executable itself: the tools, and the CLI's commands directly. */

@@ -1,0 +1,113 @@
+import { defineCommand } from "citty"
+import {
+  anchorArgs,
+  connectionArgs,
+  connectionOf,
+  credentialArgs,
+  credentialsOf,
+  imaArgs,
+  trustOf,
+} from "./agent-options.ts"
+import { listOf, meta } from "./command.ts"
+import { snapshotSubCommands } from "./snapshot-commands.ts"
+
+export const snapshotCommand = defineCommand({
+  meta: meta({
+    name: "snapshot",
+    description: "record the VM's state: what it is verified against from now on",
+    details: [
+      "The VM has to attest first: nothing is recorded through a relay or from a machine that does not prove itself. Then the agent hashes the files of the VM, and hardware, boot and TPM values of the verified evidence are added.",
+      "The file is written whole or not at all. Keep it where nobody else can change it. Where its name ends in .zst it is compressed; every command reads both.",
+      "The commands below work on snapshots that were taken, and ask no VM.",
+    ],
+    examples: [
+      {
+        line: "cosmian_vm --url https://vm.example:5555 --allow-insecure-tls snapshot -o vm.snapshot",
+        does: "a VM with the agent's own certificate",
+      },
+      {
+        line: "cosmian_vm snapshot --trust-root sim/tee/trust-root.pem --allow-insecure-tls",
+        does: "a simulated VM on this machine",
+      },
+    ],
+  }),
+  args: {
+    ...connectionArgs,
+    output: {
+      type: "string",
+      alias: "o",
+      valueHint: "FILE",
+      default: "cosmian_vm.snapshot",
+      description: "where to write the snapshot",
+    },
+    "save-evidence": {
+      type: "string",
+      valueHint: "FILE",
+      description: "keep the evidence that the VM was verified by; the snapshot names it",
+    },
+    ...imaArgs,
+    ...anchorArgs,
+    ...credentialArgs,
+  },
+  subCommands: snapshotSubCommands,
+  async run({ args }) {
+    const { takeSnapshot } = await import("./snapshot.ts")
+    return takeSnapshot({
+      ...connectionOf(args),
+      ...trustOf(args),
+      output: args.output,
+      credentials: credentialsOf(args),
+      saveEvidence: args["save-evidence"] ?? null,
+      violations: args.violations ?? null,
+      imaPolicies: listOf(args["ima-policy"]),
+    })
+  },
+})
+
+export const enrollCommand = defineCommand({
+  meta: meta({
+    name: "enroll",
+    description: "have the VM's TPM prove its attestation key, and keep the proof in the snapshot",
+    details: [
+      "The VM is verified against the snapshot; then its TPM has to open a secret that only the TPM with this certificate can open, and only for this attestation key. From then on every verification against the snapshot asks for the key that was proven. A snapshot that was taken with --tpm-ca is enrolled already.",
+      "A signature over the snapshot has to be made again.",
+    ],
+    examples: [
+      {
+        line: "cosmian_vm enroll --url https://vm.example:5555 --allow-insecure-tls -s vm.snapshot --tpm-ca tpm-ca",
+        does: "enroll the TPM of a VM whose snapshot was taken before",
+      },
+    ],
+  }),
+  args: {
+    ...connectionArgs,
+    snapshot: {
+      type: "string",
+      alias: "s",
+      valueHint: "FILE",
+      required: true,
+      description: "the VM's snapshot",
+    },
+    output: {
+      type: "string",
+      alias: "o",
+      valueHint: "FILE",
+      description: "where to write the enrolled snapshot, instead of over the snapshot",
+    },
+    "accept-reboot": {
+      type: "boolean",
+      description: "a restart is no failure where TPM key and boot PCRs are the snapshot's",
+    },
+    ...anchorArgs,
+  },
+  async run({ args }) {
+    const { enrollKey } = await import("./enroll.ts")
+    return enrollKey({
+      ...connectionOf(args),
+      ...trustOf(args),
+      snapshot: args.snapshot,
+      output: args.output ?? null,
+      acceptReboot: args["accept-reboot"] === true,
+    })
+  },
+})
