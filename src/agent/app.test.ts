@@ -35,14 +35,19 @@ const bearer = (token: string) => ({ headers: { authorization: `Bearer ${token}`
 interface Made {
   readonly app: AgentApp
   readonly log: string[]
-  readonly snapshots: { state: "none" | "running" | "done"; started: number; cancelled: number }
+  readonly snapshots: {
+    state: "none" | "running" | "done"
+    started: number
+    cancelled: number
+    readers: number
+  }
   readonly written: string[]
 }
 
 function make(toml = "", devices: Devices = fakeDevices(), withApps = true): Made {
   const log: string[] = []
   const config: AgentConfig = parseAgentConfig(toml, "agent.toml")
-  const state: Made["snapshots"] = { state: "none", started: 0, cancelled: 0 }
+  const state: Made["snapshots"] = { state: "none", started: 0, cancelled: 0, readers: 0 }
   const written: string[] = []
   const snapshots: Snapshots = {
     get running() {
@@ -53,7 +58,11 @@ function make(toml = "", devices: Devices = fakeDevices(), withApps = true): Mad
       state.started++
       state.state = "running"
     },
-    result: () => (state.state === "done" ? new Response('{"filehashes":null}').body : null),
+    result: () => {
+      if (state.state !== "done") return null
+      state.readers++
+      return new Response('{"filehashes":null}').body
+    },
     takeFailure: () => null,
     cancel: async () => {
       if (state.state === "running") state.cancelled++
@@ -209,6 +218,13 @@ describe("routes of Cosmian VM 1.3", () => {
     const deleted = await app.request("/snapshot", { method: "DELETE" })
     expect([deleted.status, await deleted.text()]).toEqual([200, "null"])
     expect<string>(snapshots.state).toBe("none")
+  })
+
+  test("HEAD /snapshot opens no reader, who would never come and keep the snapshot for good", async () => {
+    const { app, snapshots } = make()
+    snapshots.state = "done"
+    expect((await app.request("/snapshot", { method: "HEAD" })).status).toBe(200)
+    expect(snapshots.readers).toBe(0)
   })
 
   test("DELETE /v1/snapshot cancels a running one", async () => {

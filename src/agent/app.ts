@@ -1,4 +1,4 @@
-import { Hono } from "hono"
+import { type Context, Hono } from "hono"
 import { bodyLimit } from "hono/body-limit"
 import { AgentError } from "../errors.ts"
 import type { Devices } from "../native/ports.ts"
@@ -7,6 +7,7 @@ import { AttestationKey } from "./attestation-key.ts"
 import { WriteGuard } from "./auth.ts"
 import type { Bootstrap } from "./bootstrap.ts"
 import type { AgentConfig } from "./config.ts"
+import { Deliveries } from "./deliveries.ts"
 import { errorResponse } from "./error-response.ts"
 import { clientOf, FairQueue } from "./fair-queue.ts"
 import type { TlsIdentity } from "./identity.ts"
@@ -38,6 +39,8 @@ export interface AgentDependencies {
   readonly log: Log
   /** Shared by the apps of one process, so that its limits hold over a change of certificate. */
   readonly queue?: FairQueue
+  /** Shared likewise. */
+  readonly deliveries?: Deliveries
   /** Shared likewise: nonces of signed requests are good once, whatever server instance they come to. */
   readonly nonces?: RequestNonces
   readonly owners?: Owners
@@ -72,10 +75,20 @@ export interface RouteContext extends AgentDependencies {
     signal: AbortSignal,
     task: () => Promise<T>,
   ) => Promise<T>
+  /** Answers with a large body, chunk by chunk; `encode` as in {@link Deliveries.start}. */
+  readonly deliver: (
+    c: Context<AgentEnv>,
+    type: "application/json" | "application/octet-stream",
+    bytes: Uint8Array,
+    encode?: Parameters<Deliveries["start"]>[3],
+  ) => Response
 }
 
 /** A device that has not answered after this many seconds will not. Real TPMs take seconds for a key. */
 const DEVICE_SECONDS = 60
+
+/** Bytes of large answers that may be on their way before clients have to read what they asked for. */
+const DELIVERY_BYTES = 64 * 1024 * 1024
 
 /** The agent's HTTP interface. Reading is open: evidence is public by design. Writing needs credentials. */
 export function createAgentApp(dependencies: AgentDependencies): AgentApp {
@@ -105,6 +118,7 @@ export function createBootstrapApp(dependencies: AgentDependencies, bootstrap: B
 function routeContext(dependencies: AgentDependencies): RouteContext {
   const { config, log, devices, identity, now } = dependencies
   const queue = dependencies.queue ?? new FairQueue(config.limits)
+  const deliveries = dependencies.deliveries ?? deliveriesOf(config)
   const {
     nonces = new RequestNonces(now),
     owners = ownersOf(config),
@@ -123,6 +137,14 @@ function routeContext(dependencies: AgentDependencies): RouteContext {
         () => withDeadline(task(), DEVICE_SECONDS),
         signal,
       )
+    },
+    deliver(c, type, bytes, encode) {
+      const headers = { "Content-Type": type }
+      // To HEAD nothing is delivered, and nobody would end it.
+      if (c.req.method === "HEAD") return c.body(null, 200, headers)
+      const client = clientOf(c.env?.address ?? "")
+      const body = deliveries.start(client, bytes, c.req.raw.signal, encode)
+      return body instanceof Uint8Array ? c.body(body, 200, headers) : c.body(body, 200, headers)
     },
   }
 }
@@ -148,6 +170,11 @@ function bareApp({ log, config }: RouteContext): AgentApp {
   })
   app.use(bodyLimit({ maxSize: config.limits.bodyBytes }))
   return app
+}
+
+/** Answers to one client at a time as requests of it may wait. */
+export function deliveriesOf({ limits }: AgentConfig): Deliveries {
+  return new Deliveries({ bytes: DELIVERY_BYTES, perClient: limits.waitingPerClient })
 }
 
 /** The owners that the configuration says, with the one that claimed this VM. */

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import {
   chmodSync,
   existsSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -167,6 +168,13 @@ describe("after a crash", () => {
     await apps.recover()
     expect(readFileSync(file, "utf8")).toBe("good")
     expect(restarts).toEqual(["good"])
+    expect(readdirSync(storage)).toEqual(["app.conf"])
+  })
+
+  test("between the second name for the former configuration and the new one, the second name goes", async () => {
+    writeFileSync(file, "good")
+    linkSync(file, join(storage, "app.conf.previous"))
+    await make(() => true).apps.recover()
     expect(readdirSync(storage)).toEqual(["app.conf"])
   })
 

@@ -131,6 +131,8 @@ class ConfiguredApplication implements Applications {
     const { storage, log } = this.#options
     if (replaced) renameSync(this.#previous, this.#file)
     else rmSync(this.#file, { force: true })
+    // A rename between two names of one file does nothing, as after a crash before anything was written.
+    rmSync(this.#previous, { force: true })
     flushDirectory(storage)
     try {
       if (replaced) await this.#restartService()

@@ -31,7 +31,7 @@ export interface EvidenceSources {
 /**
  * Collects version 1 of the evidence. The order is part of the format: the report commits to the AK and the TLS key, the
  * quote commits to the report, and the measurement list is read after the quote, so that it holds at least what the TPM saw.
- * @param nonce 32 bytes. @param imaFrom first entry wanted of the measurement list.
+ * @param nonce 32 bytes; 64 where a sealing key is vouched for. @param imaFrom first entry wanted of the measurement list.
  * @throws NativeError of the device that failed; AgentError ERR_NO_TEE where Azure gives no quote for a trust domain.
  */
 export async function collectEvidence(

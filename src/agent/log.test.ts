@@ -18,8 +18,10 @@ test("a JSON line holds time, level, message and fields", () => {
 
 test("hostile text stays in one line without escape sequences", () => {
   const lines: string[] = []
-  createLog("text", (line) => lines.push(line), NOW).info("x\n\u001b[2J", { path: "a\n\u001b[31mb" })
-  expect(lines[0]).not.toMatch(/[\n\u001b]/)
+  createLog("text", (line) => lines.push(line), NOW).info("x\n\u001b[2J", {
+    path: "a\n\u001b[31mb\u007f\u009b2J\u2028",
+  })
+  expect(lines[0]).not.toMatch(/[\n\u001b\u007f-\u009f\u2028]/)
 })
 
 test("an error is told with its code and cause", () => {

@@ -44,7 +44,7 @@ function causeOf(error: CodedError): LogFields {
 
 function quoted(value: string | number | boolean | null): string {
   if (typeof value !== "string") return String(value)
-  return /^[\w./:@+-]+$/.test(value) ? value : JSON.stringify(value)
+  return /^[\w./:@+-]+$/.test(value) ? value : singleLine(JSON.stringify(value))
 }
 
 /** Paths and host names may be hostile: a line of the log stays one line, without control characters. */

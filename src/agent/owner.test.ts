@@ -7,7 +7,7 @@ import { fakeDevices } from "../../test/fakes/devices.ts"
 import { seal } from "../client/sealing.ts"
 import { fromBase64, toBase64 } from "../formats/hex.ts"
 import { encodeOwnerAuthorization } from "../formats/owner-request.ts"
-import { encodeSealedContent, SEALING_KEY_HEADER } from "../formats/sealed-content.ts"
+import { encodeSealedContent, SEALING_KEY_HEADER, sealingNonce } from "../formats/sealed-content.ts"
 import { keyIdOf } from "../verify/ed25519-key.ts"
 import { signOwnerRequest } from "../verify/owner-signature.ts"
 import { type AgentApp, createAgentApp } from "./app.ts"
@@ -146,6 +146,16 @@ describe("A1: signed requests", () => {
     expect(await refusal(await sent(late))).toBe("401 ERR_UNAUTHORIZED")
   })
 
+  test("replayed after the clock went forward and back again, as a host can make it: refused", () => {
+    const nonces = new RequestNonces(() => new Date(now))
+    const nonce = nonces.issue()
+    nonces.spend(nonce)
+    now += 2 * MINUTE
+    nonces.spend(nonces.issue())
+    now -= 2 * MINUTE
+    expect(() => nonces.spend(nonce)).toThrowCode("ERR_UNAUTHORIZED")
+  })
+
   test("a nonce that the agent did not give, or gave with another time, is refused", async () => {
     const { app } = make(OWNED)
     const nonce = await nonceOf(app)
@@ -272,6 +282,14 @@ describe("sealed configuration", () => {
   test("without being asked the evidence shows no key", async () => {
     const { headers } = await make("").app.request(`/v1/evidence?${NONCE}`)
     expect(headers.get(SEALING_KEY_HEADER)).toBeNull()
+  })
+
+  test("a relay with the TLS key cannot get plain evidence that stands for a sealing key of its own", async () => {
+    const { app } = make("")
+    const drawn = new Uint8Array(32)
+    const wanted = sealingNonce(drawn, new Uint8Array(32).fill(7))
+    const answer = await app.request(`/v1/evidence?nonce=${encodeURIComponent(toBase64(wanted))}`)
+    expect(await refusal(answer)).toBe("400 ERR_REQUEST")
   })
 
   test("sealed for something else, for another connection, to another agent: refused", async () => {

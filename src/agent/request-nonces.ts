@@ -15,6 +15,7 @@ const LIFETIME = 60_000
 export class RequestNonces {
   readonly #key = randomBytes(32)
   readonly #now: () => Date
+  #latest = 0
   /** Spent ones by their text, with the time at which they run out. */
   readonly #spent = new Map<string, number>()
 
@@ -26,7 +27,7 @@ export class RequestNonces {
   issue(): Uint8Array {
     const nonce = Buffer.alloc(LENGTH)
     randomBytes(RANDOM).copy(nonce)
-    nonce.writeUIntBE(this.#now().getTime() + LIFETIME, RANDOM, TIME)
+    nonce.writeUIntBE(this.#time() + LIFETIME, RANDOM, TIME)
     this.#mac(nonce).copy(nonce, RANDOM + TIME)
     return new Uint8Array(nonce)
   }
@@ -39,7 +40,7 @@ export class RequestNonces {
     const bytes = Buffer.from(nonce)
     if (bytes.length !== LENGTH || !timingSafeEqual(this.#mac(bytes), bytes.subarray(RANDOM + TIME)))
       throw refused("one that this agent did not give")
-    const now = this.#now().getTime()
+    const now = this.#time()
     const end = bytes.readUIntBE(RANDOM, TIME)
     if (end <= now) throw refused("one that has run out")
     // Insertion is nearly in order of time, so what has run out stands at the front.
@@ -50,6 +51,12 @@ export class RequestNonces {
     const text = bytes.toString("latin1")
     if (this.#spent.has(text)) throw refused("one that was used before")
     this.#spent.set(text, end)
+  }
+
+  /** Milliseconds. Never goes back: a host that turns the clock would make spent nonces, forgotten by then, good again. */
+  #time(): number {
+    this.#latest = Math.max(this.#latest, this.#now().getTime())
+    return this.#latest
   }
 
   #mac(nonce: Buffer): Buffer {

@@ -36,7 +36,7 @@ export interface ClientOptions extends ConnectionOptions {
 /** Evidence, what it was made for, and the key that it vouches for. */
 export interface SealingEvidence {
   readonly evidence: Evidence
-  /** 32 bytes: the nonce that report and quote were made for. It covers the verifier's own nonce and the key. */
+  /** 64 bytes: the nonce that report and quote were made for. It covers the verifier's own nonce and the key. */
   readonly nonce: Uint8Array
   /** 32 bytes, X25519. Proven only once the evidence is verified for that nonce. */
   readonly sealingKey: Uint8Array

@@ -74,7 +74,7 @@ export const EVIDENCE_PCRS: readonly number[] = Array.from({ length: 16 }, (_, i
 
 /**
  * The 64 bytes of report data that bind a TEE report to nonce, TLS key and AK.
- * @param nonce 32 bytes. @param tlsSpki DER SubjectPublicKeyInfo of the agent's TLS key.
+ * @param nonce 32 bytes; 64 where a sealing key is vouched for. @param tlsSpki DER SubjectPublicKeyInfo of the agent's TLS key.
  * @param akName TPM Name of the AK (2 bytes of algorithm, then digest); null where there is no TPM.
  */
 export function evidenceReportData(

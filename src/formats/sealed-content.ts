@@ -24,13 +24,14 @@ const TEXT = new TextEncoder()
 
 /**
  * The nonce that evidence is made for when it also has to vouch for a sealing key: a report over it was made after the verifier
- * drew its nonce, by a VM that shows this key.
+ * drew its nonce, by a VM that shows this key. It is longer than what anybody may ask evidence for, or else whoever has the TLS key
+ * could get it for a sealing key of their own.
  * @param nonce 32 bytes, the verifier's. @param key 32 bytes.
- * @returns 32 bytes: SHA-256("cosmian-vm/sealing/v1\0" ‖ nonce ‖ key).
+ * @returns 64 bytes: SHA-512("cosmian-vm/sealing/v1\0" ‖ nonce ‖ key).
  */
 export function sealingNonce(nonce: Uint8Array, key: Uint8Array): Uint8Array {
   return new Uint8Array(
-    createHash("sha256").update("cosmian-vm/sealing/v1\0").update(nonce).update(key).digest(),
+    createHash("sha512").update("cosmian-vm/sealing/v1\0").update(nonce).update(key).digest(),
   )
 }
 

@@ -66,7 +66,7 @@ export interface Channel {
 /** Everything that one verdict is made from. Time, nonce and anchors are the verifier's own. */
 export interface JudgeInput extends TeeInput {
   readonly target: string
-  /** 32 random bytes that the verifier drew for this verification. */
+  /** 32 random bytes that the verifier drew for this verification; of evidence that vouches for a sealing key, 64 that cover both. */
   readonly nonce: Uint8Array
   readonly evidence: Evidence
   readonly channel: Channel

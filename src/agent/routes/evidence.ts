@@ -19,6 +19,6 @@ export function evidenceRoutes(app: AgentApp, context: RouteContext): void {
       collectEvidence(context, madeFor, imaFrom),
     )
     if (key !== null) c.header(SEALING_KEY_HEADER, toBase64(key))
-    return c.body(encodeEvidence(evidence), 200, { "Content-Type": "application/json" })
+    return context.deliver(c, "application/json", new TextEncoder().encode(encodeEvidence(evidence)))
   })
 }

@@ -10,6 +10,8 @@ export function snapshotRoutes(app: AgentApp, context: RouteContext): void {
   const { snapshots, guard } = context
 
   app.get("/snapshot", async (c) => {
+    // What nobody reads is not opened: it would be kept for a reader who never comes.
+    if (c.req.method === "HEAD" && snapshots.progress().state === "done") return c.body(null)
     const result = snapshots.result()
     if (result !== null) return c.body(result, 200, { "Content-Type": "application/json" })
     const failure = snapshots.takeFailure()
