@@ -3,10 +3,10 @@ import { cpus, totalmem } from "node:os"
 import { type AgentConfig, parseAgentConfig } from "../../agent/config.ts"
 import { CodedError, UsageError } from "../../errors.ts"
 import type { TpmStorage } from "../../native/ports.ts"
-import type { MachineOptions } from "../fstool.ts"
 import { readInput } from "../input-files.ts"
 import type { Terminal } from "../terminal.ts"
 import { type FstoolMachine, passphraseCost } from "./machine.ts"
+import type { MachineOptions } from "./options.ts"
 
 export const AGENT_CONFIGURATION = "/etc/cosmian_vm/agent.toml"
 const MAX_CONFIGURATION_BYTES = 1024 * 1024

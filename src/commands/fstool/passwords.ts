@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto"
 import { writeSync } from "node:fs"
 import { UsageError } from "../../errors.ts"
-import type { CreateOptions, NewPasswordOptions, UnlockOptions } from "../fstool.ts"
 import { encodePassphrase, type PassphraseSource, readPassphrase, wipe } from "../passphrase.ts"
 import type { Unlocking } from "./open-volume.ts"
+import type { CreateOptions, NewPasswordOptions, UnlockOptions } from "./options.ts"
 
 /** A secret that is read when it is first needed, kept for as long as the command runs, and wiped at its end. */
 class Remembered {
