@@ -14,7 +14,6 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -175,7 +174,7 @@ function buildRpm(dir: string, tree: string, executable: Built, options: Package
   ])
   const name = `cosmian_vm-${packageJson.version}-1.${architecture}.rpm`
   const file = join(options.output, name)
-  renameSync(join(dir, "rpmbuild", "RPMS", architecture, name), file)
+  copyFileSync(join(dir, "rpmbuild", "RPMS", architecture, name), file)
   const unpacked = folder(dir, "rpm")
   // A compressed tar archive on standard output when the package comes from standard input.
   const archive = Bun.spawnSync(["rpm2archive", "-"], {

@@ -33,6 +33,7 @@ const TPM = [
   ["libtss2-tcti-device0", "its driver for a real TPM"],
   ["libtss2-tcti-swtpm0", "its driver for a software TPM"],
 ]
+const TPM_MAKER = [["swtpm-tools", "makes software TPMs with certificates"]]
 const PACKAGING = [
   ["dpkg", "builds the .deb"],
   ["rpm", "builds and reads the .rpm"],
@@ -40,8 +41,10 @@ const PACKAGING = [
 ]
 const SIGNING = [
   ["gpg", "signs repositories and packages that snapshots are updated with"],
+  ["gpg-agent", "what gpg signs by"],
   ["gpgv", "checks those signatures"],
   ["xz-utils", "reads what packages are compressed with"],
+  ["zstd", "makes compressed files for tests"],
 ]
 const ACME = [["pebble", "the ACME server that tests get certificates from"]]
 const WATCH = [["strace", "shows that --offline opens no socket"]]
@@ -57,7 +60,6 @@ const GUEST = [
   ["mmdebstrap", "makes the guest's file system"],
   ["gpg", "names the key that the guest's packages are signed with"],
   ["e2fsprogs", "makes the guest's disk"],
-  ["swtpm-tools", "makes the guest's TPM with its certificates"],
   ["openssh-client", "runs commands in the guest"],
   ["ovmf", "the guest's UEFI firmware"],
   ["systemd-boot-efi", "the boot loader of the guest with UEFI"],
@@ -77,10 +79,10 @@ const TASKS = {
   build: [NPM],
   check: [NPM],
   demo: [NPM, TPM],
-  test: [NPM, TPM, PACKAGING, SIGNING, ACME, WATCH, VOLUMES],
+  test: [NPM, TPM, TPM_MAKER, PACKAGING, SIGNING, ACME, WATCH, VOLUMES],
   package: [NPM, PACKAGING],
   bench: [NPM, TPM, PEERS],
-  e2e: [NPM, TPM, PACKAGING, GUEST],
+  e2e: [NPM, TPM, TPM_MAKER, PACKAGING, GUEST],
 }
 
 try {
