@@ -52,12 +52,14 @@ export async function collectEvidence(
 /** The logs that there are. A verifier misses them where it needs them; without them the rest of the evidence holds. */
 async function readEventLogs(
   source: EventLogSource | undefined,
-): Promise<Pick<Evidence, "eventLog" | "ccEventLog">> {
+): Promise<Pick<Evidence, "eventLog" | "ccEventLog" | "kernelCommandLine">> {
   const firmware = (await source?.readFirmware()) ?? null
   const confidential = (await source?.readConfidential()) ?? null
+  const kernelCommandLine = (await source?.readCommandLine()) ?? null
   return {
     ...(firmware === null ? {} : { eventLog: withoutFilling(firmware) }),
     ...(confidential === null ? {} : { ccEventLog: withoutFilling(confidential) }),
+    ...(kernelCommandLine === null ? {} : { kernelCommandLine }),
   }
 }
 

@@ -28,7 +28,10 @@ const evidences: fc.Arbitrary<Evidence> = fc.record({
   ima: fc.option(fc.record({ from: fc.nat(), list: byteString(80) })),
 })
 /** Members that an older agent does not send. */
-const logs = fc.record({ eventLog: byteString(40), ccEventLog: byteString(40) }, { requiredKeys: [] })
+const logs = fc.record(
+  { eventLog: byteString(40), ccEventLog: byteString(40), kernelCommandLine: byteString(40) },
+  { requiredKeys: [] },
+)
 
 const SAMPLE: Evidence = {
   tee: { kind: "sev-snp", report: new Uint8Array(5).fill(1), certificates: [Uint8Array.of(9)] },

@@ -14,6 +14,8 @@ export interface Evidence {
   readonly eventLog?: Uint8Array
   /** The event log of a trust domain (data of the ACPI table CCEL); absent: the machine has none. */
   readonly ccEventLog?: Uint8Array
+  /** `/proc/cmdline`, which the event logs may hold the digest of; absent: not known, or longer than {@link MAX_COMMAND_LINE_BYTES}. */
+  readonly kernelCommandLine?: Uint8Array
 }
 
 /** What vouches for the VM. The kind says how it is checked; which checks there are is not for the VM to say. */
@@ -135,6 +137,8 @@ function sha(algorithm: "sha256" | "sha512", ...parts: (Uint8Array | string)[]):
 export const MAX_EVIDENCE_BYTES = 400 * 1024 * 1024
 /** Members and elements of evidence, and of a file around it: real ones have some hundred. */
 export const MAX_EVIDENCE_VALUES = 10_000
+/** Cap of a kernel command line; the kernel of a PC takes 2048. */
+export const MAX_COMMAND_LINE_BYTES = 4096
 const MAX_CERTIFICATES = 16
 const MAX_CERTIFICATE_BYTES = 16 * 1024
 /** Of the members of a TEE part. */
@@ -143,7 +147,7 @@ const MAX_LIST_FROM = 2 ** 32 - 1
 
 /** The JSON text of evidence; byte strings are base64 without padding. */
 export function encodeEvidence(evidence: Evidence): string {
-  const { tee, tpm, ima, eventLog, ccEventLog } = evidence
+  const { tee, tpm, ima, eventLog, ccEventLog, kernelCommandLine } = evidence
   return JSON.stringify({
     version: 1,
     tee: tee && encodeTee(tee),
@@ -158,6 +162,7 @@ export function encodeEvidence(evidence: Evidence): string {
     },
     ...(eventLog === undefined ? {} : { event_log: toBase64(eventLog) }),
     ...(ccEventLog === undefined ? {} : { cc_event_log: toBase64(ccEventLog) }),
+    ...(kernelCommandLine === undefined ? {} : { kernel_command_line: toBase64(kernelCommandLine) }),
     // Last, as it may be long.
     ima: ima && { from: ima.from, list: toBase64(ima.list) },
   })
@@ -234,8 +239,9 @@ export function readEvidence({ record: root, list }: EvidenceText): Evidence {
   const tee = root.recordOrNull("tee")
   const tpm = root.recordOrNull("tpm")
   const ima = root.recordOrNull("ima")
-  const eventLog = logOf(root, "event_log")
-  const ccEventLog = logOf(root, "cc_event_log")
+  const eventLog = optionalBytes(root, "event_log", MAX_EVENT_LOG_BYTES)
+  const ccEventLog = optionalBytes(root, "cc_event_log", MAX_EVENT_LOG_BYTES)
+  const kernelCommandLine = optionalBytes(root, "kernel_command_line", MAX_COMMAND_LINE_BYTES)
   root.finish()
   return {
     tee: tee && parseTee(tee),
@@ -243,13 +249,14 @@ export function readEvidence({ record: root, list }: EvidenceText): Evidence {
     ima: ima && parseIma(ima, list),
     ...(eventLog === null ? {} : { eventLog }),
     ...(ccEventLog === null ? {} : { ccEventLog }),
+    ...(kernelCommandLine === null ? {} : { kernelCommandLine }),
   }
 }
 
-/** Agents of machines without such a log, and older ones, leave it out. */
-function logOf(root: JsonRecord, name: string): Uint8Array | null {
+/** Agents of machines without it, and older ones, leave it out. */
+function optionalBytes(root: JsonRecord, name: string, maxBytes: number): Uint8Array | null {
   const text = root.stringOrNull(name)
-  return text === null ? null : bytesOf(root, name, text, MAX_EVENT_LOG_BYTES)
+  return text === null ? null : bytesOf(root, name, text, maxBytes)
 }
 
 function parseTee(record: JsonRecord): TeeEvidence {

@@ -224,6 +224,8 @@ export interface EventLogSource {
   readFirmware(): Promise<Uint8Array | null>
   /** A trust domain's: data of the ACPI table CCEL. */
   readConfidential(): Promise<Uint8Array | null>
+  /** What the kernel says that it was started with: /proc/cmdline. Null where it is longer than evidence holds. */
+  readCommandLine(): Promise<Uint8Array | null>
 }
 
 /** The devices of one machine, handed down from `commands/`. Null where the machine has none. */

@@ -33,13 +33,23 @@ export function simulatedLogPath(root: string): string {
   return join(root, "firmware", "event-log")
 }
 
+/** What the kernel shows that it was started with, as a file. @param root of the simulated machine. */
+export function simulatedCommandLinePath(root: string): string {
+  return join(root, "firmware", "proc-cmdline")
+}
+
 /**
- * What a machine with UEFI firmware, GRUB and Linux measures while it boots, in order. Some of it are files in `root` that one
- * may tamper with before a start: `cmdline` (the kernel command line), `initrd` (content of the initial RAM disk) and `secure-boot`
- * (`on` or `off`).
+ * What a machine with UEFI firmware, boot loader and Linux measures while it boots, in order. Some of it are files in `root` that
+ * one may tamper with before a start: `cmdline` (the kernel command line), `initrd` (content of the initial RAM disk), `secure-boot`
+ * (`on` or `off`) and `boot-loader` (`grub`, or `none`: the firmware starts the kernel itself).
  */
 export function simulatedBoot(root: string): SimulatedMeasurement[] {
   const commandLine = setting(root, "cmdline", DEFAULT_COMMAND_LINE).trim()
+  const initrd = ascii(setting(root, "initrd", "content of the initial RAM disk\n"))
+  const loaded =
+    setting(root, "boot-loader", "grub\n").trim() === "none"
+      ? byStub(commandLine, initrd)
+      : byGrub(commandLine, initrd)
   const secureBoot = setting(root, "secure-boot", "on\n").trim() !== "off"
   const signer = signerOf(root)
   const entry = concat(efiGuid(OWNER), signer)
@@ -64,19 +74,40 @@ export function simulatedBoot(root: string): SimulatedMeasurement[] {
     ...[0, 1, 2, 3, 4, 5, 6].map(separator),
     ...(secureBoot ? [authority] : []),
     same(5, EVENT_TYPE.EV_EFI_GPT_EVENT, partitionTable()),
+    ...loaded,
+    same(5, EVENT_TYPE.EV_EFI_ACTION, ascii("Exit Boot Services Invocation")),
+    same(5, EVENT_TYPE.EV_EFI_ACTION, ascii("Exit Boot Services Returned with Success")),
+  ]
+}
+
+function byGrub(commandLine: string, initrd: Uint8Array): SimulatedMeasurement[] {
+  return [
     other(4, EVENT_TYPE.EV_EFI_BOOT_SERVICES_APPLICATION, imageLoad(loaderPath()), "boot loader"),
     file("(hd0,gpt1)/boot/grub/grub.cfg", ascii("configuration")),
     grub("grub_cmd", `linux ${KERNEL} ${commandLine}`),
     file(KERNEL, ascii("kernel")),
     grub("kernel_cmdline", `${KERNEL} ${commandLine}`),
     grub("grub_cmd", `initrd ${INITRD}`),
-    file(INITRD, ascii(setting(root, "initrd", "content of the initial RAM disk\n"))),
-    same(5, EVENT_TYPE.EV_EFI_ACTION, ascii("Exit Boot Services Invocation")),
-    same(5, EVENT_TYPE.EV_EFI_ACTION, ascii("Exit Boot Services Returned with Success")),
+    file(INITRD, initrd),
   ]
 }
 
-/** Writes the log of what was measured. */
+/** The kernel as a program of the firmware. Source: Linux 6.12, drivers/firmware/efi/libstub/efi-stub-helper.c. */
+function byStub(commandLine: string, initrd: Uint8Array): SimulatedMeasurement[] {
+  const tagged = (tag: number, name: string, measured: Uint8Array): SimulatedMeasurement => ({
+    pcr: 9,
+    type: EVENT_TYPE.EV_EVENT_TAG,
+    measured,
+    data: concat(u32(tag), u32(name.length + 1), ascii(`${name}\0`)),
+  })
+  return [
+    other(4, EVENT_TYPE.EV_EFI_BOOT_SERVICES_APPLICATION, imageLoad(loaderPath()), "kernel"),
+    tagged(0x8f3b22ed, "LOADED_IMAGE::LoadOptions", utf16(commandLine)),
+    tagged(0x8f3b22ec, "Linux initrd", initrd),
+  ]
+}
+
+/** Writes the log of what was measured, and the command line as the kernel shows it. */
 export function writeSimulatedLog(root: string, measurements: readonly SimulatedMeasurement[]): void {
   const events = measurements.map(
     ({ pcr, type, measured, data }): EncodedEvent => ({
@@ -90,6 +121,7 @@ export function writeSimulatedLog(root: string, measurements: readonly Simulated
   )
   mkdirSync(join(root, "firmware"), { recursive: true, mode: 0o700 })
   writeFileSync(simulatedLogPath(root), encodeEventLog(LOG_BANKS, events), { mode: 0o600 })
+  writeFileSync(simulatedCommandLinePath(root), `${readFileSync(join(root, "cmdline"), "utf8").trim()}\n`)
 }
 
 function setting(root: string, name: string, initial: string): string {

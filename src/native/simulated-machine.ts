@@ -5,7 +5,12 @@ import type { DeviceWorker } from "./device-worker.ts"
 import { openEventLogs } from "./event-logs.ts"
 import type { EventLogSource, MeasurementListSource } from "./ports.ts"
 import { openMeasurementList } from "./securityfs.ts"
-import { simulatedBoot, simulatedLogPath, writeSimulatedLog } from "./simulated-boot.ts"
+import {
+  simulatedBoot,
+  simulatedCommandLinePath,
+  simulatedLogPath,
+  writeSimulatedLog,
+} from "./simulated-boot.ts"
 import { appendMeasurement, bootAggregate, measureExecutable, resetLists } from "./simulated-ima.ts"
 import { ensureEkCertificate } from "./simulated-tpm-certificate.ts"
 import { endSoftwareTpm, findSoftwareTpm, type SoftwareTpm, startSoftwareTpm } from "./swtpm.ts"
@@ -40,7 +45,7 @@ interface MachineFile {
  * runs as long as this process: when it dies by whatever means, so does the TPM.
  *
  * `dir` holds: tpm/ (the TPM's state), ima/ (the measurement list in the kernel's format), firmware/ (its event log), cmdline,
- * initrd and secure-boot (what the next start measures), tpm-ca/ (root of the TPM's maker), machine.json (while it runs).
+ * initrd, secure-boot and boot-loader (what the next start measures), tpm-ca/ (root of the TPM's maker), machine.json (while it runs).
  * @throws NativeError ERR_SIMULATOR_BUSY, ERR_SIMULATOR_START, ERR_TPM_LIBRARY, ERR_IO, ERR_MALFORMED
  */
 export async function openSimulatedMachine(dir: string): Promise<SimulatedMachine> {
@@ -61,7 +66,11 @@ export async function openSimulatedMachine(dir: string): Promise<SimulatedMachin
   return {
     tcti: tpm.tcti,
     ima: openMeasurementList(imaDirectory(root)),
-    eventLogs: openEventLogs({ firmware: simulatedLogPath(root), confidential: join(root, "no-such-table") }),
+    eventLogs: openEventLogs({
+      firmware: simulatedLogPath(root),
+      confidential: join(root, "no-such-table"),
+      commandLine: simulatedCommandLinePath(root),
+    }),
     close: () => powerOff(root, tpm),
   }
 }

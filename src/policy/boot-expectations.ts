@@ -23,4 +23,6 @@ export interface CommandLineExpectations {
   readonly required: readonly string[]
   /** None may fit a word. */
   readonly forbidden: readonly string[]
+  /** Digests of initial RAM disks that the kernel's own measurement of its command line may be followed by. */
+  readonly initrds: readonly Uint8Array[]
 }

@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto"
 import { CodedError } from "../errors.ts"
-import { EFI_VENDOR, type EfiVariable, parseEfiVariable, utf16Text } from "../formats/event-log/efi.ts"
-import { grubText } from "../formats/event-log/measured-data.ts"
+import { EFI_VENDOR, type EfiVariable, parseEfiVariable } from "../formats/event-log/efi.ts"
 import { bytesEqual } from "../formats/hex.ts"
 import type { BootEvents, LogKind, MeasuredEvent } from "../verify/event-log.ts"
 import type { Verified } from "../verify/verified.ts"
@@ -52,7 +51,7 @@ export function measuredVariables(events: Verified<BootEvents>): MeasuredVariabl
 }
 
 /** What separators measure. Source: TCG PFP 1.06, section 3.3.2.2 "Error Conditions", and table "Event Types". */
-const SEPARATORS = [
+export const SEPARATORS = [
   Uint8Array.of(0, 0, 0, 0),
   Uint8Array.of(0xff, 0xff, 0xff, 0xff),
   Uint8Array.of(1, 0, 0, 0),
@@ -63,7 +62,8 @@ function firmwareEnd(events: Verified<BootEvents>, measured: readonly MeasuredEv
   return Math.max(0, measured.findIndex(isOneOf(events, SEPARATORS)))
 }
 
-function isOneOf(
+/** Whether an event measured exactly one of these, whatever the log says of it. */
+export function isOneOf(
   { bank }: Verified<BootEvents>,
   contents: readonly Uint8Array[],
 ): (event: MeasuredEvent) => boolean {
@@ -100,55 +100,4 @@ const DEBUG_MODE = ["UEFI Debug Mode", "UEFI Debug Mode\0"].map((text) => Uint8A
 function debuggable(events: Verified<BootEvents>): boolean {
   const measured = events.registers.get(RULE_REGISTERS[events.kind].secureBoot) ?? []
   return measured.some(isOneOf(events, DEBUG_MODE))
-}
-
-/** Kernel command lines that boot loaders measured. */
-export interface CommandLines {
-  readonly texts: readonly string[]
-  /** Events of the same registers whose text is not proven, so that a command line may be among them. */
-  readonly unproven: number
-}
-
-/** Longest command line of a kernel that takes all of it, in bytes: 2048 with NUL and "BOOT_IMAGE=", which is not measured. */
-const MAX_COMMAND_LINE = 2036
-
-/**
- * The command lines in a log, a character for each byte that the kernel gets; null where the log does not give the registers that
- * they are measured into. What an event is called in the log was not measured, only its text: so everything counts that a boot
- * loader could have handed to a kernel, and what is only described may be one.
- */
-export function commandLinesOf(events: Verified<BootEvents>): CommandLines | null {
-  const texts = new Set<string>()
-  let unproven = 0
-  for (const register of RULE_REGISTERS[events.kind].commandLine) {
-    const measured = events.registers.get(register)
-    if (measured === undefined) return null
-    for (const event of measured) {
-      const text = textOf(event)
-      if (text === null || text.length > MAX_COMMAND_LINE) unproven += 1
-      else if (text !== "") texts.add(text)
-    }
-  }
-  return { texts: [...texts], unproven }
-}
-
-/** A command line; empty where the text is none; null where the text was not measured. */
-function textOf({ event, measured }: MeasuredEvent): string | null {
-  if (measured === null) return null
-  const { bytes } = measured
-  const end = bytes.findLastIndex((byte) => byte !== 0) + 1
-  // GRUB measures texts without NUL, or with one at the end; systemd-stub UTF-16 with its NUL.
-  if (bytes.length - end >= 2 || bytes.subarray(0, end).includes(0)) return stubText(bytes)
-  const text = Buffer.from(bytes.subarray(0, end)).toString("latin1")
-  const command = /^(?:linux|linux16|linuxefi)\s+(.*)$/s.exec(text)?.[1]
-  if (command !== undefined) return command
-  // A file by its path, which GRUB may put in quotes, or by the numbers of its blocks.
-  const asKernel = /^["'\\]*[/(]|^["'\\]*[0-9]+\+/.test(text)
-  return asKernel || grubText(event)?.label === "kernel command line" ? text : ""
-}
-
-/** The kernel takes UTF-16 up to the first line break. Source: Linux 6.12, drivers/firmware/efi/libstub, efi_convert_cmdline. */
-function stubText(bytes: Uint8Array): string {
-  const [line = ""] = utf16Text(bytes).split("\n", 1)
-  return Buffer.from(line, "utf8").toString("latin1")
 }

@@ -25,7 +25,12 @@ import type { Claim, Finding } from "./verdict.ts"
 export type BootLog =
   | { readonly state: "absent"; readonly reason: string }
   | { readonly state: "wrong"; readonly error: CodedError }
-  | { readonly state: "read"; readonly events: Verified<BootEvents> }
+  | {
+      readonly state: "read"
+      readonly events: Verified<BootEvents>
+      /** `/proc/cmdline` by the VM's own account, which the events may prove; null: it says nothing. */
+      readonly claimedCommandLine: Uint8Array | null
+    }
 
 /** Nobody looked for a log. */
 export const NO_LOG: BootLog = { state: "absent", reason: "no event log" }
@@ -38,14 +43,20 @@ export const NO_LOG: BootLog = { state: "absent", reason: "no event log" }
 export function readBootLog(
   bytes: Uint8Array | undefined,
   quoted: Registers,
-  options: { readonly kind: LogKind; readonly bank: HashName },
+  options: {
+    readonly kind: LogKind
+    readonly bank: HashName
+    /** `/proc/cmdline` by the VM's own account. */
+    readonly claimedCommandLine?: Uint8Array | null | undefined
+  },
 ): BootLog {
   if (bytes === undefined) return NO_LOG
   try {
     const log = parseEventLog(bytes)
     if (!banksOf(log).includes(options.bank))
       return { state: "absent", reason: `the event log has no digests of bank ${options.bank}` }
-    return { state: "read", events: verifyBootEvents(log, quoted, options) }
+    const { claimedCommandLine = null } = options
+    return { state: "read", events: verifyBootEvents(log, quoted, options), claimedCommandLine }
   } catch (error) {
     if (!(error instanceof CodedError) || error.code === "ERR_INTERNAL") throw error
     if (error.code === "ERR_UNSUPPORTED")

@@ -10,14 +10,9 @@ import { bytesEqual, toHex } from "../formats/hex.ts"
 import type { BootEvents } from "../verify/event-log.ts"
 import type { Verified } from "../verify/verified.ts"
 import type { OneOf } from "./attestation-policy.ts"
+import { areProven, type CommandLines, commandLinesOf } from "./boot-command-line.ts"
 import type { BootExpectations, CommandLineExpectations } from "./boot-expectations.ts"
-import {
-  commandLinesOf,
-  type MeasuredVariable,
-  measuredVariables,
-  RULE_REGISTERS,
-  secureBootState,
-} from "./boot-facts.ts"
+import { type MeasuredVariable, measuredVariables, RULE_REGISTERS, secureBootState } from "./boot-facts.ts"
 import type { BootLog } from "./boot-log.ts"
 import { commandLineFaults } from "./command-line-rules.ts"
 import { mismatch } from "./policy-findings.ts"
@@ -37,7 +32,7 @@ export function bootEventFindings(boot: BootExpectations | null, logs: readonly 
       ...(boot.secureBoot || boot.authorities !== null ? secureBootFindings(log.events) : []),
       ...authorityFindings(log.events, boot.authorities),
       ...databaseFindings(log.events, boot.db),
-      ...commandLineFindings(log.events, boot.commandLine),
+      ...commandLineFindings(log, boot.commandLine),
     ]
   })
 }
@@ -177,10 +172,13 @@ function fingerprintsText(allowed: readonly Uint8Array[]): string {
   return allowed.length === 1 ? allowed.map(toHex).join() : `one of ${allowed.map(toHex).join(", ")}`
 }
 
-function commandLineFindings(events: Verified<BootEvents>, expected: CommandLineExpectations): Finding[] {
+function commandLineFindings(
+  { events, claimedCommandLine: text }: Extract<BootLog, { state: "read" }>,
+  expected: CommandLineExpectations,
+): Finding[] {
   if (expected.required.length === 0 && expected.forbidden.length === 0) return []
-  const lines = commandLinesOf(events)
-  if (lines === null || lines.texts.length === 0 || lines.unproven > 0) return [unknownLine(events, lines)]
+  const lines = commandLinesOf(events, { text, initrds: expected.initrds })
+  if (!areProven(lines)) return [unknownLine(events, lines)]
   return lines.texts.flatMap((text) =>
     commandLineFaults(text, expected).map(({ pattern, rule, word }) =>
       mismatch(
@@ -202,21 +200,24 @@ function commandLineFindings(events: Verified<BootEvents>, expected: CommandLine
   )
 }
 
-function unknownLine(events: Verified<BootEvents>, lines: ReturnType<typeof commandLinesOf>): Finding {
+function unknownLine(events: Verified<BootEvents>, lines: CommandLines | null): Finding {
   const registers = RULE_REGISTERS[events.kind].commandLine.join(" and ")
   const name = events.kind === "tcg" ? "PCR" : "RTMR"
   return mismatch(
     "ERR_BOOT_COMMAND_LINE_UNKNOWN",
     "kernel command line",
-    "the text that the boot loader measured",
+    "a text that boot loader or kernel measured",
     lines === null
       ? `the event log does not give ${name} ${registers}`
       : lines.unproven > 0
         ? `${lines.unproven} events of ${name} ${registers} whose text was not measured`
-        : "none in the event log",
+        : lines.inImage
+          ? "a unified kernel image, whose own command line is not proven"
+          : "none in the event log",
     {
       meaning: "nothing proves which arguments the kernel was started with",
-      remedy: "use a boot loader that measures the command line (GRUB, systemd-boot), or leave the rule out",
+      remedy:
+        "use a boot loader that measures the command line (GRUB, systemd-boot), or a kernel that does (see docs/boot.md), or leave the rule out",
     },
   )
 }

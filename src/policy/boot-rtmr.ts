@@ -1,3 +1,4 @@
+import type { Evidence } from "../formats/evidence.ts"
 import { bytesEqual, fromHex, shortHex } from "../formats/hex.ts"
 import type { TdxAttestation } from "../verify/tdx.ts"
 import type { Verified } from "../verify/verified.ts"
@@ -23,11 +24,17 @@ export interface ProvenTd {
 }
 
 /** Null where the TEE is none of this kind. Below a paravisor the registers are the paravisor's, and say nothing of the VM. */
-export function provenTd(tee: ProvenTee | null, ccEventLog: Uint8Array | undefined): ProvenTd | null {
+export function provenTd(
+  tee: ProvenTee | null,
+  { ccEventLog, kernelCommandLine: claimedCommandLine }: Evidence,
+): ProvenTd | null {
   if (tee === null || tee.paravisor !== null || !("quote" in tee.attestation)) return null
   const { attestation } = tee
   const quoted = new Map(attestation.quote.body.rtmrs.entries())
-  return { attestation, log: readBootLog(ccEventLog, quoted, { kind: "cc", bank: "sha384" }) }
+  return {
+    attestation,
+    log: readBootLog(ccEventLog, quoted, { kind: "cc", bank: "sha384", claimedCommandLine }),
+  }
 }
 
 /**

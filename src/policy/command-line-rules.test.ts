@@ -2,9 +2,9 @@ import { describe, expect, test } from "bun:test"
 import { commandLineFaults } from "./command-line-rules.ts"
 
 const required = (text: string, pattern: string) =>
-  commandLineFaults(text, { required: [pattern], forbidden: [] }).length === 0
+  commandLineFaults(text, { required: [pattern], forbidden: [], initrds: [] }).length === 0
 const forbidden = (text: string, pattern: string) =>
-  commandLineFaults(text, { required: [], forbidden: [pattern] }).length === 0
+  commandLineFaults(text, { required: [], forbidden: [pattern], initrds: [] }).length === 0
 
 describe("a required word", () => {
   test.each([

@@ -171,13 +171,14 @@ function tpmLines({ akNames, pcrs }: TpmExpectations): Line[] {
 }
 
 function bootLines({ secureBoot, authorities, db, commandLine }: BootExpectations): Line[] {
-  const { required, forbidden } = commandLine
+  const { required, forbidden, initrds } = commandLine
   return [
     ["secure_boot", secureBoot || authorities !== null ? "on" : null],
     ["authority", values(authorities)],
     ["db", values(db)],
     ["command_line.required", required.join(" ") || null],
     ["command_line.forbidden", forbidden.join(" ") || null],
+    ...(initrds.length === 0 ? [] : [["command_line.initrd", values(initrds)] as const]),
   ]
 }
 

@@ -30,7 +30,7 @@ function event(text: string, measured = text): EncodedEvent {
 function logOf(events: EncodedEvent[], more: EncodedEvent[] = []): BootLog {
   const encode = (all: EncodedEvent[]) => encodeEventLog(["sha256"], all)
   const pcrs = replayEventLog(parseEventLog(encode([...events, ...more])), "tcg", "sha256")
-  const registers = new Map([8, 12].map((pcr) => [pcr, pcrs.get(pcr) ?? ZEROS] as const))
+  const registers = new Map([8, 11, 12].map((pcr) => [pcr, pcrs.get(pcr) ?? ZEROS] as const))
   return readBootLog(encode(events), registers, { kind: "tcg", bank: "sha256" })
 }
 

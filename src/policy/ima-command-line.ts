@@ -1,5 +1,5 @@
 import { printable } from "../formats/path-text.ts"
-import { commandLinesOf } from "./boot-facts.ts"
+import { areProven, commandLinesOf } from "./boot-command-line.ts"
 import type { BootLog } from "./boot-log.ts"
 import { nameOf, wordsOf } from "./command-line-rules.ts"
 import { type ImaArguments, type KnownImaPolicy, knownImaPolicy } from "./ima-coverage.ts"
@@ -48,10 +48,12 @@ const MAX_SHOWN = 500
 /**
  * IMA's arguments on the kernel's command line; null where no text of it is proven. What counts is what every text has that may be
  * the command line.
+ * @param initrds as in the policy's `[boot.command_line]`.
  */
-export function imaArgumentsOf(log: BootLog): ImaArguments | null {
-  const lines = log.state === "read" ? commandLinesOf(log.events) : null
-  if (lines === null || lines.texts.length === 0 || lines.unproven > 0) return null
+export function imaArgumentsOf(log: BootLog, initrds: readonly Uint8Array[] = []): ImaArguments | null {
+  const lines =
+    log.state === "read" ? commandLinesOf(log.events, { text: log.claimedCommandLine, initrds }) : null
+  if (!areProven(lines)) return null
   const lists = lines.texts.map((text) => wordsOf(text).kernel)
   const shown = new Set(lists.flat().filter((word) => NAMES.includes(nameOf(word))))
   const policies = lists.map(builtInPolicy)

@@ -5,6 +5,8 @@ import type { BootExpectations } from "./boot-expectations.ts"
 
 /** Bytes of a certificate's SHA-256. */
 const FINGERPRINT_SIZE = 32
+/** Bytes of SHA-256, SHA-384 and SHA-512. */
+const DIGEST_SIZES: readonly number[] = [32, 48, 64]
 
 /** Reads `[boot]` of a policy. @throws UsageError ERR_POLICY */
 export function parseBootTable(table: TomlTable): BootExpectations {
@@ -16,6 +18,7 @@ export function parseBootTable(table: TomlTable): BootExpectations {
     commandLine: {
       required: patterns(commandLine, "required"),
       forbidden: patterns(commandLine, "forbidden"),
+      initrds: digests(commandLine, "initrd"),
     },
   }
   commandLine?.finish()
@@ -31,7 +34,11 @@ export function bootSections({ secureBoot, authorities, db, commandLine }: BootE
     items === null || items.length === 0
       ? []
       : [`${key} = [${items.map((item) => JSON.stringify(item)).join(", ")}]`]
-  const words = [...line("required", commandLine.required), ...line("forbidden", commandLine.forbidden)]
+  const words = [
+    ...line("required", commandLine.required),
+    ...line("forbidden", commandLine.forbidden),
+    ...line("initrd", commandLine.initrds.map(toHex)),
+  ]
   return [
     [
       "[boot]",
@@ -52,6 +59,17 @@ function fingerprints(table: TomlTable, key: string): OneOf {
       throw table.fault(key, "SHA-256 of a certificate, 32 bytes in hex", JSON.stringify(text))
     }) ?? null
   )
+}
+
+/** In hex, of one of the banks that prove something. */
+function digests(table: TomlTable | null, key: string): readonly Uint8Array[] {
+  const texts = table?.strings(key) ?? []
+  return texts.flatMap((text) => {
+    const bytes = fromHex(text)
+    if (bytes !== null && DIGEST_SIZES.includes(bytes.length)) return [bytes]
+    if (table === null) return []
+    throw table.fault(key, "SHA-256, SHA-384 or SHA-512 of an initial RAM disk in hex", JSON.stringify(text))
+  })
 }
 
 function patterns(table: TomlTable | null, key: string): readonly string[] {

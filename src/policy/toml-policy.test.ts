@@ -113,6 +113,7 @@ db = "${hex(32, 42)}"
 [boot.command_line]
 required = ["ima_policy=tcb", "ima_hash=sha256"]
 forbidden = ["init=*"]
+initrd = "${hex(32, 43)}"
 
 [ima]
 violations = "ignore-paths"
@@ -201,7 +202,11 @@ const ALL: AttestationPolicy = {
     secureBoot: true,
     authorities: [filled(32, 40), filled(32, 41)],
     db: [filled(32, 42)],
-    commandLine: { required: ["ima_policy=tcb", "ima_hash=sha256"], forbidden: ["init=*"] },
+    commandLine: {
+      required: ["ima_policy=tcb", "ima_hash=sha256"],
+      forbidden: ["init=*"],
+      initrds: [filled(32, 43)],
+    },
   },
   ima: {
     violations: { mode: "ignore-paths", paths: ["/var/log/**", "/run/x"], max: 16 },
@@ -258,6 +263,7 @@ describe("our policy", () => {
     ["p.toml:2: snp.vmpl", "[snp]\nvmpl = 4"],
     ["p.toml:2: boot.authority", `[boot]\nauthority = "${hex(31, 1)}"`],
     ["p.toml:2: boot.secureboot", "[boot]\nsecureboot = true"],
+    ["p.toml:2: boot.command_line.initrd", `[boot.command_line]\ninitrd = "${hex(20, 1)}"`],
     ["p.toml:2: boot.secure_boot", `[boot]\nsecure_boot = false\nauthority = "${hex(32, 1)}"`],
     ["p.toml:2: boot.command_line.required", '[boot.command_line]\nrequired = ["two words"]'],
     ["p.toml:2: ima.violation", '[ima]\nviolation = "fail"'],

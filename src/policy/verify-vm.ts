@@ -117,7 +117,7 @@ export function judge(input: JudgeInput): Judgement {
   const channel = asSaved(judgeChannel(input.channel), input.channel.savedAt)
   const tee = proveTeePart(input)
   const binding = judgeBinding(input, tee.proven)
-  const td = provenTd(tee.proven, input.evidence.ccEventLog)
+  const td = provenTd(tee.proven, input.evidence)
   const tpm = proveTpm(input, tee.proven, td)
   const boot = { tcg: tpm.log, td }
   const ak = judgeAk(input, tee, binding, tpm.proven)
@@ -322,7 +322,11 @@ function proveTpm(
     const qualifyingData = evidenceQualifyingData(input.nonce, input.channel.spki, committed)
     const vouched = proven?.paravisor?.claims ?? null
     const quoted = quoteOf(tpm, qualifyingData, vouched)
-    const log = readBootLog(input.evidence.eventLog, bootPcrs(quoted), { kind: "tcg", bank: "sha256" })
+    const log = readBootLog(input.evidence.eventLog, bootPcrs(quoted), {
+      kind: "tcg",
+      bank: "sha256",
+      claimedCommandLine: input.evidence.kernelCommandLine,
+    })
     const {
       tpm: identity,
       reboot,
@@ -422,7 +426,9 @@ function proveIma(
         imaKeys: input.imaKeys ?? [],
         expectations: imaExpectations(input),
         knownPolicies: input.imaPolicies ?? [],
-        commandLine: isBootPassed(input, claims) ? imaArgumentsOf(log) : null,
+        commandLine: isBootPassed(input, claims)
+          ? imaArgumentsOf(log, input.policy?.boot?.commandLine.initrds)
+          : null,
       }),
     }
   } catch (error) {

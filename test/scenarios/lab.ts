@@ -105,6 +105,11 @@ export class Lab {
     await Bun.write(join(this.#dir, "initrd"), text)
   }
 
+  /** What starts the kernel at the next boot: `none` for the firmware itself. */
+  async setBootLoader(loader: "grub" | "none"): Promise<void> {
+    await Bun.write(join(this.#dir, "boot-loader"), loader)
+  }
+
   /** Whether Secure Boot is on at the next boot. */
   async setSecureBoot(on: boolean): Promise<void> {
     await Bun.write(join(this.#dir, "secure-boot"), on ? "on" : "off")
