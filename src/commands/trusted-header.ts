@@ -18,10 +18,10 @@ export interface TrustedHeader {
   /** SHA-256 of them. */
   readonly digest: Uint8Array
   /**
-   * Whether the TPM knows it. `current`; `next`: a change that was interrupted after the header was exchanged, to be
-   * completed; `absent`: the TPM remembers nothing; `unchecked`: no TPM was given.
+   * Whether the TPM knows it. `current`; `before` and `after`: the one or the other header of a change that was interrupted,
+   * to be settled; `absent`: the TPM remembers nothing; `unchecked`: no TPM was given.
    */
-  readonly reference: "current" | "next" | "absent" | "unchecked"
+  readonly reference: "current" | "before" | "after" | "absent" | "unchecked"
   /**
    * The bytes as a sealed memory file, to be passed as a child's descriptor N with `--header /proc/self/fd/N`. The caller
    * closes it.
@@ -88,9 +88,13 @@ async function checkReference(
   return match(place, digest, remembered)
 }
 
-function match(place: string, digest: Uint8Array, { current, next }: HeaderReference): "current" | "next" {
-  if (bytesEqual(digest, current)) return "current"
-  if (next !== null && bytesEqual(digest, next)) return "next"
+function match(
+  place: string,
+  digest: Uint8Array,
+  { current, next }: HeaderReference,
+): "current" | "before" | "after" {
+  if (bytesEqual(digest, current)) return next === null ? "current" : "before"
+  if (next !== null && bytesEqual(digest, next)) return "after"
   throw new VerifyError("ERR_HEADER_CHANGED", {
     at: place,
     expected: `SHA-256 ${shortHex(current)}`,

@@ -114,6 +114,8 @@ export interface HeaderReferences {
   write(name: HeaderReferenceName, reference: HeaderReference): Promise<void>
   /** Forgets the volume. Not an error where it was not known. */
   remove(volume: string): Promise<void>
+  /** Takes back what a `write` that was cut short left: an index with nothing in it. One that holds something stays. */
+  removeUnwritten(volume: string): Promise<void>
 }
 
 /** Which reference is meant. Neither part may come from the header: the host writes that. */

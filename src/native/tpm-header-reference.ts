@@ -90,6 +90,13 @@ export function removeReference(transceive: commands.Transceive, volume: string)
   if (found !== null) removeOwn(transceive, volume, found)
 }
 
+/** @throws as HeaderReferences.removeUnwritten */
+export function removeUnwritten(transceive: commands.Transceive, volume: string): void {
+  const found = commands.readNvPublic(transceive, indexOf(volume))
+  if (found !== null && isOurKind(found) && (found.attributes & NV.written) === 0)
+    commands.undefineNv(transceive, found.nvIndex)
+}
+
 function indexOf(volume: string): number {
   const hash = createHash("sha256").update(NAME_PREFIX).update(volume).digest()
   return FIRST_INDEX + (hash.readUInt32BE(0) & INDEX_MASK)
@@ -165,12 +172,9 @@ function writeContent(
 /** Takes an index away that is in our place: another's, or another volume's, is left alone. */
 function removeOwn(transceive: commands.Transceive, volume: string, found: commands.NvPublic): void {
   const { nvIndex, attributes, dataSize } = found
-  const kinds = [READABLE + NV.authWrite, READABLE + NV.policyWrite]
   const written = (attributes & NV.written) !== 0
   const ours =
-    dataSize === SIZE &&
-    kinds.includes(withoutWritten(attributes)) &&
-    (!written || isOf(volume, commands.readNv(transceive, nvIndex, nvIndex, SIZE, 0)))
+    isOurKind(found) && (!written || isOf(volume, commands.readNv(transceive, nvIndex, nvIndex, SIZE, 0)))
   if (!ours)
     throw new NativeError("ERR_TPM_HANDLE_TAKEN", {
       at: place(volume),
@@ -179,6 +183,11 @@ function removeOwn(transceive: commands.Transceive, volume: string, found: comma
       hint: `find out whose it is; if nobody's: tpm2_nvundefine 0x${nvIndex.toString(16)}`,
     })
   commands.undefineNv(transceive, nvIndex)
+}
+
+function isOurKind({ attributes, dataSize }: commands.NvPublic): boolean {
+  const kinds = [READABLE + NV.authWrite, READABLE + NV.policyWrite]
+  return dataSize === SIZE && kinds.includes(withoutWritten(attributes))
 }
 
 function volumeDigest(volume: string): Uint8Array {

@@ -9,7 +9,7 @@ import { parseSignature } from "../formats/tpm/signature.ts"
 import type { SealRequest, TpmKeys, TpmQuote } from "./ports.ts"
 import * as commands from "./tpm-commands.ts"
 import { type ActivateRequest, activateCredential, EK_TEMPLATES } from "./tpm-credential.ts"
-import { readReference, removeReference, writeReference } from "./tpm-header-reference.ts"
+import { readReference, removeReference, removeUnwritten, writeReference } from "./tpm-header-reference.ts"
 import { seal, type UnsealRequest, unseal } from "./tpm-sealing.ts"
 import type { TpmTransport } from "./tss2.ts"
 import { isNoSuchHandle, RC_OBJECT_MEMORY, RC_SESSION_HANDLES, RC_SESSION_MEMORY, rcText } from "./tss2-rc.ts"
@@ -101,6 +101,7 @@ export function tpmOperations(open: () => TpmTransport) {
     readReference: burst(readReference),
     writeReference: burst(writeReference),
     removeReference: burst((transceive, volume: string) => removeReference(transceive, volume)),
+    removeUnwrittenReference: burst((transceive, volume: string) => removeUnwritten(transceive, volume)),
     pcrs: burst((transceive, pcrs: readonly number[]) =>
       readSelected(transceive, selectPcrs(ALG.sha256, pcrs)),
     ),

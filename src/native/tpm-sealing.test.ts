@@ -499,6 +499,25 @@ describe("the TPM's memory of a header", () => {
     expect(await codeOf(tpm.headers.write(name, one))).toBe("ERR_TPM_HANDLE_TAKEN")
   })
 
+  test("that was begun and not written is taken back; one that holds something stays", async () => {
+    const name = { volume: "begun", pcrs: [] }
+    await tpm.headers.write(name, one)
+    await tpm.headers.removeUnwritten(name.volume)
+    expect(await tpm.headers.read(name)).toEqual(one)
+    const index = indexOf(name.volume)
+    const defined = () => beside((transceive) => commands.readNvPublic(transceive, index))
+    beside((transceive) => {
+      const found = commands.readNvPublic(transceive, index)
+      if (found === null) throw new Error("no index")
+      commands.undefineNv(transceive, index)
+      commands.defineNv(transceive, { ...found, attributes: found.attributes & ~(2 ** 29) })
+    })
+    expect(defined()).not.toBeNull()
+    await tpm.headers.removeUnwritten(name.volume)
+    expect(defined()).toBeNull()
+    await tpm.headers.removeUnwritten(name.volume)
+  })
+
   test("takes only SHA-256 digests", async () => {
     const short = { current: new Uint8Array(31), next: null }
     expect(await codeOf(tpm.headers.write({ volume: "short", pcrs: [] }, short))).toBe("ERR_TOO_LARGE")

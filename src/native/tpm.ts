@@ -34,6 +34,7 @@ export async function openTpmStorage(tcti: string): Promise<TpmStorage> {
       read: (name) => worker.call("readReference", name),
       write: (name, reference) => worker.call("writeReference", { name, reference }),
       remove: (volume) => worker.call("removeReference", volume),
+      removeUnwritten: (volume) => worker.call("removeUnwrittenReference", volume),
     },
     pcrs: (wanted) => worker.call("pcrs", wanted),
     close: () => worker.close(),

@@ -136,7 +136,7 @@ const PREPARE: Step<Making> = {
   name: "prepare",
   title: "noting what will be made",
   async run(making) {
-    making.made = beginHalfMade(making.request.volume, making.locationWasMade)
+    making.made = beginHalfMade(making.request.volume, making.locationWasMade, making.machine)
   },
   // Takes back all the rest as well: in the same way as the next fstool does after this one was killed.
   async undo({ made, tools }) {

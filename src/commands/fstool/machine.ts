@@ -2,7 +2,8 @@ import type { PassphraseCost } from "../../native/cryptsetup.ts"
 import { type DirectoryLock, lockDirectory } from "../../native/directory-lock.ts"
 import type { TpmStorage } from "../../native/ports.ts"
 import { VolumeTools } from "../../native/volume-tools.ts"
-import { recoverHalfMade } from "./half-made.ts"
+import { codedFrom } from "../report-error.ts"
+import { halfMadeLocations, recoverHalfMade } from "./half-made.ts"
 
 /** What fstool works with besides the volume itself. */
 export interface FstoolMachine {
@@ -10,6 +11,8 @@ export interface FstoolMachine {
   /** Why there is no TPM; null where there is one. */
   readonly tpmAbsence: string | null
   readonly volumesFile: string
+  /** Where volumes in the making are noted. */
+  readonly journal: string
   /** Of new passwords. */
   readonly passphraseCost: PassphraseCost
   /** Says something to the person at the terminal, or to the log. */
@@ -28,13 +31,37 @@ export async function withLocation<T>(
   machine: FstoolMachine,
   work: (tools: VolumeTools) => Promise<T>,
 ): Promise<T> {
-  const lock: DirectoryLock = await lockDirectory(location, LOCK_WAIT_MS, () =>
+  const lock = await lockDirectory(location, LOCK_WAIT_MS, () =>
     machine.talk(`another fstool works in ${location}: waiting for it`),
   )
+  return withLock(lock, location, machine, work)
+}
+
+/**
+ * Cleans up after any fstool that was killed while it made a volume, wherever that was; where one is still at work it is left
+ * alone. What cannot be cleaned up is said, and keeps nothing else from being done.
+ */
+export async function recoverEverywhere(machine: FstoolMachine): Promise<void> {
+  for (const location of halfMadeLocations(machine.journal))
+    try {
+      const lock = await lockDirectory(location, 0, () => {})
+      await withLock(lock, location, machine, async () => {})
+    } catch (error) {
+      const { code, message } = codedFrom(error)
+      if (code !== "ERR_VOLUME_BUSY") machine.talk(`warning: ${location}: ${message}`)
+    }
+}
+
+async function withLock<T>(
+  lock: DirectoryLock,
+  location: string,
+  machine: FstoolMachine,
+  work: (tools: VolumeTools) => Promise<T>,
+): Promise<T> {
   try {
     const tools = new VolumeTools(lock.fd)
     const references = machine.tpm?.headers ?? null
-    const recovered = await recoverHalfMade(location, tools, references, machine.volumesFile)
+    const recovered = await recoverHalfMade(location, tools, references, machine)
     if (recovered !== null)
       machine.talk(`a volume in ${location} whose making was cut short was ${recovered}`)
     return await work(tools)

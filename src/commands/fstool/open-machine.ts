@@ -5,14 +5,18 @@ import { CodedError, UsageError } from "../../errors.ts"
 import type { TpmStorage } from "../../native/ports.ts"
 import { readInput } from "../input-files.ts"
 import type { Terminal } from "../terminal.ts"
-import { type FstoolMachine, passphraseCost } from "./machine.ts"
+import { JOURNAL } from "./half-made.ts"
+import { type FstoolMachine, passphraseCost, recoverEverywhere } from "./machine.ts"
 import type { MachineOptions } from "./options.ts"
 
 export const AGENT_CONFIGURATION = "/etc/cosmian_vm/agent.toml"
 const MAX_CONFIGURATION_BYTES = 1024 * 1024
 const DEFAULT_TPM = "/dev/tpmrm0"
 
-/** Runs with this machine: its TPM, where there is one, and the terminal. @throws CodedError ERR_STORAGE_UNAVAILABLE */
+/**
+ * Runs with this machine: its TPM, where there is one, and the terminal; after what killed fstools left was cleaned up.
+ * @throws CodedError ERR_STORAGE_UNAVAILABLE
+ */
 export async function withMachine<T>(
   options: MachineOptions,
   terminal: Terminal,
@@ -27,15 +31,18 @@ export async function withMachine<T>(
     })
   const { tpm, absence } = await findTpm(options.tpm)
   try {
-    return await use({
+    const machine: FstoolMachine = {
       tpm,
       tpmAbsence: absence,
       volumesFile: options.volumesFile,
+      journal: JOURNAL,
       passphraseCost: passphraseCost(totalmem(), cpus().length),
       talk: (message) => {
         if (!options.quiet) terminal.talk(`${message}\n`)
       },
-    })
+    }
+    await recoverEverywhere(machine)
+    return await use(machine)
   } finally {
     await tpm?.close()
   }

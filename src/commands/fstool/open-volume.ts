@@ -33,18 +33,29 @@ export function luksPolicyOf(volume: Volume): LuksPolicy {
 }
 
 /**
- * Reads and checks a volume's header, against the TPM's memory where there is a TPM. A change that was interrupted is
- * completed. @throws as openTrustedHeader
+ * Reads and checks a volume's header, against the TPM's memory where there is a TPM. After a change that was interrupted the
+ * TPM remembers this header alone: the other one of the two could be brought back else, at any later time. The caller has the
+ * lock of the volume. @throws as openTrustedHeader
  */
-export async function trustedHeaderOf(volume: Volume, { tpm }: FstoolMachine): Promise<TrustedHeader> {
-  const name = { volume: volume.name, pcrs: volume.headerPcrs }
-  const trusted = await openTrustedHeader(volume.header, {
+export async function trustedHeaderOf(volume: Volume, machine: FstoolMachine): Promise<TrustedHeader> {
+  const trusted = await lookAtHeader(volume, machine)
+  const { reference, digest: current } = trusted
+  if (reference === "before" || reference === "after")
+    await machine.tpm?.headers.write(
+      { volume: volume.name, pcrs: volume.headerPcrs },
+      { current, next: null },
+    )
+  return trusted
+}
+
+/** The same for who only looks, and has no lock: another fstool may be at work between the two headers. */
+export function lookAtHeader(volume: Volume, { tpm }: FstoolMachine): Promise<TrustedHeader> {
+  return openTrustedHeader(volume.header, {
     policy: luksPolicyOf(volume),
-    reference: tpm === null ? null : { store: tpm.headers, name },
+    reference:
+      tpm === null ? null : { store: tpm.headers, name: { volume: volume.name, pcrs: volume.headerPcrs } },
     absent: "accept",
   })
-  if (trusted.reference === "next") await tpm?.headers.write(name, { current: trusted.digest, next: null })
-  return trusted
 }
 
 /**

@@ -6,7 +6,7 @@ import { mountedAt } from "../../native/volume-tools.ts"
 import type { TrustedHeader } from "../trusted-header.ts"
 import { SYSTEMD_RECOVERY } from "./keys.ts"
 import type { FstoolMachine } from "./machine.ts"
-import { mappingOf, tpmTokens, trustedHeaderOf } from "./open-volume.ts"
+import { lookAtHeader, mappingOf, tpmTokens } from "./open-volume.ts"
 import type { Volume } from "./volume-config.ts"
 
 /** What `fstool status --json` prints of a volume. */
@@ -86,7 +86,7 @@ async function luksOrProblem(
     if (!existsSync(volume.container))
       throw new CodedError("ERR_IO", { at: volume.container, expected: "the container", found: "nothing" })
     mappingOf(volume)
-    return { luks: luksStatus(await trustedHeaderOf(volume, machine)), problem: null, exit_code: 0 }
+    return { luks: luksStatus(await lookAtHeader(volume, machine)), problem: null, exit_code: 0 }
   } catch (error) {
     if (!(error instanceof CodedError)) throw error
     const { code, message, hint, exitCode } = error
