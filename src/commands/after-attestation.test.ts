@@ -180,6 +180,29 @@ test("after attestation the configuration goes over the same connection", async 
   expect(said).not.toContain("secret")
 })
 
+test("C8: no token is sent for a snapshot where nothing says which VM is meant", async () => {
+  const output = join(dir, "token.snapshot")
+  const policy = join(dir, "token.toml")
+  writeFileSync(policy, "[snp]\n")
+  const take = (skip: readonly string[], changes: object) =>
+    takeSnapshot({ ...options(skip), anyVm: false, output, ...changes }, terminal)
+  await expect(take(ALL, {})).rejects.toMatchObject({ code: "ERR_MISSING_ARGUMENT" })
+  await expect(take(["binding"], { policy })).rejects.toMatchObject({ code: "ERR_BAD_VALUE" })
+  await expect(take([], { measurement: "00" })).rejects.toMatchObject({ code: "ERR_BAD_VALUE" })
+  expect(seen).toEqual([])
+  expect(await take([], { policy })).toBe(11)
+  expect(seen.map(({ authorization }) => authorization)).toEqual([undefined])
+  expect(existsSync(output)).toBe(false)
+})
+
+test("a snapshot without a secret is taken of any VM, as ever", async () => {
+  const output = join(dir, "plain-token.snapshot")
+  const without = { ...options(ALL), anyVm: false, output, credentials: NO_CREDENTIALS }
+  expect(await takeSnapshot(without, terminal)).toBe(0)
+  expect(seen.map(({ line }) => line)).toContain("GET /snapshot")
+  expect(seen.every(({ authorization }) => authorization === undefined)).toBe(true)
+})
+
 test("C8: where nothing says which VM is meant, nobody is even asked", async () => {
   const init = { ...options(ALL), anyVm: false, snapshot: null, configuration: join(dir, "app.conf") }
   await expect(initApp(init, terminal)).rejects.toMatchObject({ code: "ERR_MISSING_ARGUMENT" })

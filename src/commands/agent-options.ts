@@ -89,15 +89,8 @@ export const imaArgs = {
   }),
 } as const
 
-/** Which VM something is sent to, and by whom. */
-export const appArgs = {
-  ...connectionArgs,
-  snapshot: {
-    type: "string",
-    alias: "s",
-    valueHint: "FILE",
-    description: "send only after the VM was verified against this snapshot",
-  },
+/** What tells the VM that is meant from others, without a snapshot. */
+const expectationArgs = {
   policy: {
     type: "string",
     valueHint: "FILE",
@@ -114,6 +107,18 @@ export const appArgs = {
     description:
       "send to whichever genuine confidential VM answers: anybody can rent one, so this protects nothing from the one who runs it",
   },
+} as const
+
+/** Which VM something is sent to, and by whom. */
+export const appArgs = {
+  ...connectionArgs,
+  snapshot: {
+    type: "string",
+    alias: "s",
+    valueHint: "FILE",
+    description: "send only after the VM was verified against this snapshot",
+  },
+  ...expectationArgs,
   ...anchorArgs,
   ...credentialArgs,
 } as const
@@ -204,22 +209,38 @@ export function credentialsOf(args: CredentialArgs): CredentialFiles {
   }
 }
 
-interface AppArgs extends ConnectionArgs, TrustArgs, CredentialArgs {
-  snapshot: string | undefined
+interface ExpectationArgs {
   policy: string | undefined
   measurement: string | undefined
   "any-vm": boolean | undefined
 }
 
-/** Which VM something is sent to, and by whom. */
-export interface AppOptions extends ConnectionOptions, TrustOptions {
-  /** Reference values to verify against before anything is sent; null: none. */
-  readonly snapshot: string | null
+/** Which VM is meant, without a snapshot. */
+export interface ExpectationOptions {
+  /** File with a policy; null: none. */
   readonly policy: string | null
   /** What has to have been launched, hex; null: not said. */
   readonly measurement: string | null
-  /** Any genuine VM will do. Without it, a snapshot or a policy has to be given. */
+  /** Any genuine VM will do, whatever is sent to it. */
   readonly anyVm: boolean
+}
+
+export function expectationOf(args: ExpectationArgs): ExpectationOptions {
+  return {
+    policy: args.policy ?? null,
+    measurement: args.measurement ?? null,
+    anyVm: args["any-vm"] === true,
+  }
+}
+
+interface AppArgs extends ConnectionArgs, TrustArgs, CredentialArgs, ExpectationArgs {
+  snapshot: string | undefined
+}
+
+/** Which VM something is sent to, and by whom. */
+export interface AppOptions extends ConnectionOptions, TrustOptions, ExpectationOptions {
+  /** Reference values to verify against before anything is sent; null: none. */
+  readonly snapshot: string | null
   readonly credentials: CredentialFiles
 }
 
@@ -227,10 +248,8 @@ export function appOf(args: AppArgs): AppOptions {
   return {
     ...connectionOf(args),
     ...trustOf(args),
+    ...expectationOf(args),
     snapshot: args.snapshot ?? null,
-    policy: args.policy ?? null,
-    measurement: args.measurement ?? null,
-    anyVm: args["any-vm"] === true,
     credentials: credentialsOf(args),
   }
 }

@@ -3,13 +3,14 @@ import { endpointText, parseAgentUrl } from "../client/endpoint.ts"
 import { AgentError, UsageError } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
 import type { AppOptions } from "./agent-options.ts"
-import { type Appraisal, appraisalOf, attest, withAgent } from "./attest.ts"
+import { appraisalOf, attest, withAgent } from "./attest.ts"
 import { readInput } from "./input-files.ts"
 import { interruptible } from "./interrupt.ts"
 import { jsonText } from "./json-text.ts"
 import { ProgressLine } from "./progress.ts"
 import { renderVerdict } from "./render.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
+import { requireExpectation, requireProof } from "./which-vm.ts"
 
 /** What was done: a sentence, and members for `--json`. */
 interface Done {
@@ -93,7 +94,7 @@ export async function afterAttestation(
   terminal: Terminal,
   act: (client: AgentClient, sealingKey: Uint8Array) => Promise<Done>,
 ): Promise<number> {
-  requireExpectation(options)
+  requireExpectation(options, "--snapshot FILE, --policy FILE or --measurement HEX")
   const appraisal = appraisalOf(options)
   if (!options.anyVm) requireProof(appraisal)
   const progress = new ProgressLine(terminal, !options.quiet && !options.json)
@@ -130,37 +131,6 @@ export async function afterAttestation(
   } finally {
     progress.clear()
   }
-}
-
-/**
- * A genuine VM is not yet yours: whoever wants a secret can rent one.
- * @throws UsageError ERR_MISSING_ARGUMENT where nothing says which VM is meant.
- */
-function requireExpectation({ snapshot, policy, measurement, anyVm }: AppOptions): void {
-  if (snapshot !== null || policy !== null || measurement !== null || anyVm) return
-  throw new UsageError("ERR_MISSING_ARGUMENT", {
-    at: "--snapshot",
-    expected: "--snapshot FILE, --policy FILE or --measurement HEX, to know your VM from anybody else's",
-    hint: "cosmian_vm snapshot takes one; --any-vm does without, and then who runs the VM may read what is sent",
-  })
-}
-
-/**
- * What is left out by name may not be all that ties the connection, and the key that content is sealed to, to the VM that is meant:
- * its TEE and the report that commits to both, or a quote by the TPM key that the user knows.
- * @throws UsageError ERR_BAD_VALUE
- */
-function requireProof({ skip, reference, policy }: Appraisal): void {
-  const byTee = !skip.has("tee") && !skip.has("binding")
-  const byTpm = !skip.has("tpm") && (reference !== null || policy?.tpm?.akNames != null)
-  if (byTee || byTpm) return
-  const check = skip.has("binding") ? "binding" : "tee"
-  throw new UsageError("ERR_BAD_VALUE", {
-    at: `--skip ${check}`,
-    expected: "checks without which it is still proven that the VM which is meant answers",
-    found: `${check}, and no TPM key that the snapshot or policy names`,
-    hint: "leave the check in; --any-vm does without, and then anybody may read what is sent",
-  })
 }
 
 /** Shows the last lines of the application's log where it does not come up, and passes the error on. */

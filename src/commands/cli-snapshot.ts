@@ -5,6 +5,7 @@ import {
   connectionOf,
   credentialArgs,
   credentialsOf,
+  expectationOf,
   imaArgs,
   trustOf,
 } from "./agent-options.ts"
@@ -18,6 +19,7 @@ export const snapshotCommand = defineCommand({
     details: [
       "The VM has to attest first: nothing is recorded through a relay or from a machine that does not prove itself. Then the agent hashes the files of the VM, and hardware, boot and TPM values of the verified evidence are added.",
       "The file is written whole or not at all. Keep it where nobody else can change it. Where its name ends in .zst it is compressed; every command reads both.",
+      "A policy or measurement says which VM is meant, as long as there is no snapshot to tell it by. A token (--token-file) is sent to no VM without one: it is a secret. An owner's key only signs.",
       "The commands below work on snapshots that were taken, and ask no VM.",
     ],
     examples: [
@@ -28,6 +30,10 @@ export const snapshotCommand = defineCommand({
       {
         line: "cosmian_vm snapshot --trust-root sim/tee/trust-root.pem --allow-insecure-tls",
         does: "a simulated VM on this machine",
+      },
+      {
+        line: "cosmian_vm --url https://vm.example:5555 snapshot --policy vm.toml --token-file token",
+        does: "an agent that asks for a token, once the VM is the one of the policy",
       },
     ],
   }),
@@ -45,6 +51,21 @@ export const snapshotCommand = defineCommand({
       valueHint: "FILE",
       description: "keep the evidence that the VM was verified by; the snapshot names it",
     },
+    policy: {
+      type: "string",
+      valueHint: "FILE",
+      description: "what the VM has to be, before it is recorded or sent a token: our TOML or Cocos' JSON",
+    },
+    measurement: {
+      type: "string",
+      valueHint: "HEX",
+      description:
+        "what it has to have launched: MEASUREMENT (SEV-SNP) or MRTD (TDX); nothing else is compared",
+    },
+    "any-vm": {
+      type: "boolean",
+      description: "send the token to whichever genuine confidential VM answers; anybody can rent one",
+    },
     ...imaArgs,
     ...anchorArgs,
     ...credentialArgs,
@@ -55,6 +76,7 @@ export const snapshotCommand = defineCommand({
     return takeSnapshot({
       ...connectionOf(args),
       ...trustOf(args),
+      ...expectationOf(args),
       output: args.output,
       credentials: credentialsOf(args),
       saveEvidence: args["save-evidence"] ?? null,

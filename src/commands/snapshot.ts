@@ -19,7 +19,7 @@ import {
 import { tpmReferenceOf } from "../policy/tpm.ts"
 import type { Verdict } from "../policy/verdict.ts"
 import type { Judgement } from "../policy/verify-vm.ts"
-import type { ConnectionOptions, CredentialFiles, TrustOptions } from "./agent-options.ts"
+import type { ConnectionOptions, CredentialFiles, ExpectationOptions, TrustOptions } from "./agent-options.ts"
 import { appraisalOf, attest, withAgent } from "./attest.ts"
 import { contentFor } from "./compressed-file.ts"
 import { interruptible } from "./interrupt.ts"
@@ -28,9 +28,10 @@ import { count, ProgressLine } from "./progress.ts"
 import { renderVerdict } from "./render.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
 import { beginOutputs, refuseSame } from "./verdict-outputs.ts"
+import { requireExpectation, requireProof } from "./which-vm.ts"
 import { beginFile, type PendingFile } from "./write-file.ts"
 
-export interface SnapshotOptions extends ConnectionOptions, TrustOptions {
+export interface SnapshotOptions extends ConnectionOptions, TrustOptions, ExpectationOptions {
   readonly output: string
   readonly credentials: CredentialFiles
   /** Where to keep the evidence that the VM is verified by; null: nowhere. */
@@ -55,7 +56,11 @@ export async function takeSnapshot(
   options: SnapshotOptions,
   terminal: Terminal = openTerminal(),
 ): Promise<number> {
+  // Signatures and client certificates give nothing away; a token does to whoever answers.
+  const secret = options.credentials.token !== null
+  if (secret) requireExpectation(options, "--policy FILE or --measurement HEX")
   const appraisal = appraisalOf(options)
+  if (secret && !options.anyVm) requireProof(appraisal)
   const progress = new ProgressLine(terminal, !options.quiet && !options.json)
   const { saveEvidence = null } = options
   refuseSame([options.output, saveEvidence])

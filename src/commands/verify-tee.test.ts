@@ -101,6 +101,9 @@ function options(skip: readonly string[]) {
       offline: true,
     },
     credentials: NO_CREDENTIALS,
+    policy: null,
+    measurement: null,
+    anyVm: false,
     whitelist: null,
     applications: [],
   }

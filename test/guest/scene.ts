@@ -21,7 +21,15 @@ export type Step = readonly [name: string, act: (scene: Scene) => Promise<unknow
 
 /** Takes the snapshot that is verified against from now on. */
 export async function takeSnapshot(scene: Scene): Promise<void> {
-  const options = ["snapshot", "-o", snapshotFile(scene), ...trust(scene), "--token-file", tokenFile(scene)]
+  const options = [
+    "snapshot",
+    "-o",
+    snapshotFile(scene),
+    ...trust(scene),
+    "--any-vm",
+    "--token-file",
+    tokenFile(scene),
+  ]
   expectExit(await cli(scene, options), EXIT.ok)
 }
 
