@@ -120,6 +120,7 @@ export const CATALOGUE = {
   ERR_NITRO_NONCE: { title: "the NitroTPM document was not made for this request", exit: "tpm" },
   ERR_TPM_EK_KEY: { title: "the endorsement key is of a kind that no template is for", exit: "tpm" },
   ERR_TPM_NO_EK: { title: "the TPM does not have this endorsement key", exit: "operational" },
+  ERR_TPM_EK_OTHER: { title: "the TPM is not the one of the endorsement key that was given", exit: "tpm" },
   ERR_TPM_CREDENTIAL: {
     title: "the attestation key is not in the TPM of the endorsement key",
     exit: "tpm",

@@ -16,6 +16,7 @@ import { type Judgement, judge } from "../policy/verify-vm.ts"
 import { EMPTY_WHITELIST, MAX_WHITELIST_BYTES, parseWhitelist, type Whitelist } from "../policy/whitelist.ts"
 import { type ImaKey, parseImaKeys } from "../verify/ima-signature.ts"
 import type { TpmAuthorities } from "../verify/tpm-certificate.ts"
+import { parseEndorsementKey } from "../verify/tpm-endorsement-key.ts"
 import type { ConnectionOptions, CredentialFiles, TrustOptions } from "./agent-options.ts"
 import { challengeTpm } from "./challenge.ts"
 import { type CollateralChoice, collateralSourceOf } from "./collateral-source.ts"
@@ -43,6 +44,8 @@ export interface Appraisal {
   readonly anchors: Anchors
   /** Null: certificates about TPMs say nothing. */
   readonly tpmAuthorities: TpmAuthorities | null
+  /** DER SubjectPublicKeyInfo of the endorsement key that the TPM has to have; null: any. */
+  readonly endorsementKey: Uint8Array | null
   /** `host[:port]` as given. */
   readonly applications: readonly string[]
   readonly skip: ReadonlySet<Check>
@@ -71,6 +74,8 @@ export function appraisalOf(
     readonly measurement?: string | null
     readonly violations?: "fail" | "report" | null
     readonly imaPolicies?: readonly string[]
+    /** File with the public half of an endorsement key. */
+    readonly ek?: string | null
   },
 ): Appraisal {
   const { snapshot = null, whitelist = null, imaKeys = [], evmKeys = [], applications = [] } = options
@@ -90,6 +95,7 @@ export function appraisalOf(
     ],
     anchors: anchorsOf(options.trustRoots),
     tpmAuthorities: options.tpmCa == null ? null : readTpmAuthorities(options.tpmCa),
+    endorsementKey: options.ek == null ? null : parseFile(options.ek, MAX_KEY_BYTES, parseEndorsementKey),
     applications,
     skip: new Set(CHECKS.filter((check) => options.skip.includes(check))),
     collateral: {
@@ -170,8 +176,9 @@ export async function attest(
     also === null
       ? { evidence: await client.evidence(drawn), nonce: drawn, sealingKey: null }
       : await client.sealingEvidence(drawn)
-  if (appraisal.tpmAuthorities !== null) progress.step("asking the TPM to show that it holds its key")
-  const credential = await challengeTpm(client, evidence, appraisal.tpmAuthorities)
+  if (appraisal.tpmAuthorities !== null || appraisal.endorsementKey !== null)
+    progress.step("asking the TPM to show that it holds its key")
+  const credential = await challengeTpm(client, evidence, appraisal)
   progress.step("looking for the vendor's certificates")
   const endorsed = await endorse(evidence, sourceOf(appraisal, signal), {
     revocation: !appraisal.skip.has("revocation"),
@@ -206,6 +213,7 @@ export async function attest(
     acceptReboot: appraisal.acceptReboot,
     policy: appraisal.policy,
     tpmAuthorities: appraisal.tpmAuthorities,
+    endorsementKey: appraisal.endorsementKey,
     ...(appraisal.violations === undefined ? {} : { violations: appraisal.violations }),
     imaPolicies: appraisal.imaPolicies,
     credential,

@@ -92,12 +92,17 @@ export const enrollCommand = defineCommand({
     description: "have the VM's TPM prove its attestation key, and keep the proof in the snapshot",
     details: [
       "The VM is verified against the snapshot; then its TPM has to open a secret that only the TPM with this certificate can open, and only for this attestation key. From then on every verification against the snapshot asks for the key that was proven. A snapshot that was taken with --tpm-ca is enrolled already.",
+      "A TPM without a certificate can be enrolled by its endorsement key (--ek), got in a way that you trust: from whoever runs the TPM, or read on the machine before anybody else was there (tpm2_createek -u). Another TPM is refused.",
       "A signature over the snapshot has to be made again.",
     ],
     examples: [
       {
         line: "cosmian_vm enroll --url https://vm.example:5555 --allow-insecure-tls -s vm.snapshot --tpm-ca tpm-ca",
         does: "enroll the TPM of a VM whose snapshot was taken before",
+      },
+      {
+        line: "cosmian_vm enroll --url https://vm.example:5555 --allow-insecure-tls -s vm.snapshot --ek ek.pub",
+        does: "a TPM without certificate, known by its endorsement key",
       },
     ],
   }),
@@ -116,6 +121,12 @@ export const enrollCommand = defineCommand({
       valueHint: "FILE",
       description: "where to write the enrolled snapshot, instead of over the snapshot",
     },
+    ek: {
+      type: "string",
+      valueHint: "FILE",
+      description:
+        "public half of the endorsement key that the TPM has to have, instead of a certificate: PEM, DER, TPM2B_PUBLIC or TPMT_PUBLIC",
+    },
     "accept-reboot": {
       type: "boolean",
       description: "a restart is no failure where TPM key and boot PCRs are the snapshot's",
@@ -130,6 +141,7 @@ export const enrollCommand = defineCommand({
       snapshot: args.snapshot,
       output: args.output ?? null,
       acceptReboot: args["accept-reboot"] === true,
+      ek: args.ek ?? null,
     })
   },
 })

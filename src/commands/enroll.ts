@@ -16,22 +16,31 @@ export interface EnrollOptions extends ConnectionOptions, TrustOptions {
   /** Where to write it; null: over the snapshot. */
   readonly output: string | null
   readonly acceptReboot: boolean
+  /** File with the public half of the TPM's endorsement key; null: its certificate is asked for. */
+  readonly ek: string | null
 }
 
 /**
  * `enroll`: verifies the VM against its snapshot, has its TPM prove the attestation key, and writes the proof into the snapshot, from
  * where on every verification asks for it. All or nothing.
- * @throws UsageError ERR_MISSING_ARGUMENT without --tpm-ca
+ * @throws UsageError ERR_MISSING_ARGUMENT without --tpm-ca and --ek, ERR_BAD_VALUE with both
  */
 export async function enrollKey(
   options: EnrollOptions,
   terminal: Terminal = openTerminal(),
 ): Promise<number> {
-  if (options.tpmCa == null)
+  const { tpmCa = null, ek } = options
+  if (tpmCa === null && ek === null)
     throw new UsageError("ERR_MISSING_ARGUMENT", {
       at: "--tpm-ca",
-      expected: "the certificates of the TPM's maker",
+      expected: "the certificates of the TPM's maker, or the TPM's endorsement key (--ek)",
       hint: "without them nothing can be proven; see docs/tpm-ca.md",
+    })
+  if (tpmCa !== null && ek !== null)
+    throw new UsageError("ERR_BAD_VALUE", {
+      at: "--ek",
+      expected: "one thing that the TPM is known by",
+      found: "--tpm-ca as well",
     })
   for (const check of ["tpm", "ak"])
     if (options.skip.includes(check))
@@ -71,7 +80,7 @@ export async function enrollKey(
 /** Passed without a certificate: only a paravisor whose launch measurement is the snapshot's gets so far. */
 const BY_CLAIMS = ": it asks for the paravisor's claims already, which prove the key each time"
 
-/** Null where no certificate has proven anything. */
+/** Null where neither certificate nor endorsement key has proven anything. */
 function withEnrolment(snapshot: Snapshot | null, enrolment: AkEnrolment | null): Snapshot | null {
   const reference = snapshot?.tpm_reference ?? null
   if (snapshot === null || reference === null || enrolment === null) return null

@@ -12,7 +12,7 @@ import {
 } from "../../test/fakes/machines.ts"
 import { fakeChip } from "../../test/fakes/snp.ts"
 import { akExtensions, makeTpmMaker } from "../../test/fakes/tpm-certificates.ts"
-import { EXIT, NativeError } from "../errors.ts"
+import { AgentError, EXIT, NativeError } from "../errors.ts"
 import type { Evidence, TpmEvidence } from "../formats/evidence.ts"
 import { tpmName } from "../formats/tpm/public.ts"
 import { spkiOf } from "../verify/tpm-signature.ts"
@@ -171,6 +171,48 @@ describe("by the key's own certificate", () => {
     expect((await judge(one, { tpmAuthorities })).shown).toMatchObject(
       fails("ERR_TPM_AK_CERTIFICATE", "ERR_TPM_AK_UNPROVEN"),
     )
+  })
+})
+
+describe("by an endorsement key that the user gave", () => {
+  const noEk = (found: string) => new AgentError("ERR_AGENT_REFUSED", { at: "agent", found })
+
+  test("passes without any certificate, and the snapshot that keeps it passes from then on", async () => {
+    const { judgement, shown, admitsIt } = await judge(evidenceOf(vm), {
+      endorsementKey: ekSpki,
+      credential: answer(),
+    })
+    expect(shown).toEqual({ ...passes, status: "passed", by: "ek-key" })
+    expect(admitsIt).toBe(false)
+    expect(judgement.verdict.assurance.meaning).toContain("the administrator gave")
+    const kept = parseSnapshot(new TextEncoder().encode(encodeSnapshot(snapshotOf(judgement))))
+    expect(kept.tpm_reference?.ak_enrolment).toMatchObject({ kind: "ek-key" })
+    const later = await judge(evidenceOf(vm), { reference: kept })
+    expect(later.shown).toEqual({ ...passes, status: "passed", by: "enrolled" })
+    expect(later.judgement.verdict.assurance.meaning).toContain("the administrator gave")
+    const certified = withCertificates(evidenceOf(vm), { ekCertificate })
+    // It is no proof by certificates, where these are asked for.
+    expect((await judge(certified, { reference: kept, tpmAuthorities })).shown).toMatchObject(
+      fails("ERR_TPM_AK_UNPROVEN"),
+    )
+  })
+
+  test("nothing less passes: no challenge, a wrong answer, another TPM, a refusal", async () => {
+    for (const [credential, code] of [
+      [null, "ERR_TPM_AK_UNPROVEN"],
+      [answer(vm, { returned: new Uint8Array(32) }), "ERR_TPM_CREDENTIAL"],
+      [noEk("status 500, ERR_TPM_NO_EK: the TPM does not have this endorsement key"), "ERR_TPM_EK_OTHER"],
+      [noEk("status 500, ERR_TPM_COMMAND"), "ERR_AGENT_REFUSED"],
+    ] as const) {
+      const change = { endorsementKey: ekSpki, credential }
+      expect((await judge(evidenceOf(vm), change)).shown.failed).toEqual({ ak: [code] })
+      // Neither does an enrolment of before.
+      expect((await judge(evidenceOf(vm), { ...change, reference })).shown.failed).toEqual({ ak: [code] })
+    }
+    const noTpm = { ...evidenceOf(vm), tpm: null }
+    expect((await judge(noTpm, { endorsementKey: ekSpki })).shown.failed).toMatchObject({
+      ak: ["ERR_NOT_JUDGED"],
+    })
   })
 })
 

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { CodedError, VerifyError } from "../errors.ts"
+import { AgentError, CodedError, VerifyError } from "../errors.ts"
 import type { TpmEvidence } from "../formats/evidence.ts"
 import { toHex } from "../formats/hex.ts"
 import { parsePublic } from "../formats/tpm/public.ts"
@@ -33,6 +33,8 @@ export interface AkInput {
   readonly reference: TpmReference | null
   /** The user's directory; null: none, and then certificates say nothing. */
   readonly authorities: TpmAuthorities | null
+  /** DER SubjectPublicKeyInfo of the endorsement key that the user knows the TPM by; null: none. */
+  readonly endorsementKey: Uint8Array | null
   /** What a challenge to the TPM gave, or why there was none; null: none was tried. */
   readonly credential: CredentialAnswer | CodedError | null
   readonly at: Date
@@ -46,10 +48,11 @@ export interface AkJudgement {
 }
 
 /**
- * Judges what says that the attestation key is held by a TPM. Where the user named authorities, or the snapshot says that it was
- * proven, nothing less passes: what the VM sends or leaves out cannot lower it.
+ * Judges what says that the attestation key is held by a TPM. Where the user named authorities or the TPM's own key, or the snapshot says
+ * that it was proven, nothing less passes: what the VM sends or leaves out cannot lower it.
  */
 export function appraiseAk(input: AkInput): AkJudgement {
+  if (input.endorsementKey !== null) return byEndorsementKey(input, input.endorsementKey)
   if (input.paravisor === "compared") return byParavisor(input)
   if (input.authorities !== null) return byCertificates(input, input.authorities)
   const enrolled = input.reference?.ak_enrolment ?? null
@@ -71,17 +74,67 @@ function byParavisor({ paravisor }: AkInput): AkJudgement {
   return { claim, provenBy: "azure-claims", enrolment: null }
 }
 
-function byEnrolment({ kind, certificate, at }: AkEnrolment): AkJudgement {
-  const how = kind === "ek-certificate" ? "the TPM's certificate and a challenge to it" : "its certificate"
+const ENROLLED_BY: Readonly<Record<AkEnrolment["kind"], string>> = {
+  "ak-certificate": "its certificate",
+  "ek-certificate": "the TPM's certificate and a challenge to it",
+  "ek-key": "an endorsement key that the administrator gave, and a challenge to its TPM",
+}
+
+function byEnrolment(enrolment: AkEnrolment): AkJudgement {
+  const { kind, at } = enrolment
+  const what =
+    "certificate" in enrolment
+      ? { certificate: enrolment.certificate }
+      : { endorsementKey: enrolment.endorsement_key }
   return {
     claim: passed(
       "enrolled",
-      `it is the key that was proven to be in a TPM when the snapshot was taken or enrolled, by ${how}`,
-      { certificate, enrolledAt: at },
+      `it is the key that was proven to be in a TPM when the snapshot was taken or enrolled, by ${ENROLLED_BY[kind]}`,
+      { ...what, enrolledAt: at },
     ),
     provenBy: "enrolled",
     enrolment: null,
   }
+}
+
+/** The key in the file is the user's word, so that the TPM which opens what is made for it is the one that they mean. */
+function byEndorsementKey(input: AkInput, spki: Uint8Array): AkJudgement {
+  const { credential, quoted, at } = input
+  try {
+    if (credential === null) throw unasked()
+    if (credential instanceof CodedError)
+      throw isOtherTpm(credential) ? otherTpm(spki, credential) : credential
+    verifyCredential(credential, spki, quoted.akName)
+  } catch (error) {
+    return unproven(input, failedBy("ak", "tpm", error).findings)
+  }
+  const enrolment = { kind: "ek-key", endorsement_key: fingerprint(spki), at: at.toISOString() } as const
+  return {
+    claim: passed(
+      "ek-key",
+      `the TPM with the endorsement key that was given has just shown that it holds the key`,
+      {
+        endorsementKey: enrolment.endorsement_key,
+      },
+    ),
+    provenBy: "ek-key",
+    enrolment,
+  }
+}
+
+/** By the agent's word: one that lies about it proves nothing either. */
+function isOtherTpm(error: CodedError): boolean {
+  return error instanceof AgentError && /\bERR_TPM_NO_EK\b/.test(error.found ?? "")
+}
+
+function otherTpm(spki: Uint8Array, cause: CodedError): VerifyError<"ERR_TPM_EK_OTHER"> {
+  return new VerifyError("ERR_TPM_EK_OTHER", {
+    at: "endorsement key",
+    expected: `a TPM with the key of --ek, SHA-256 ${fingerprint(spki)}`,
+    found: "a TPM that does not have it",
+    hint: "another TPM answers than the one whose key you have: do not trust this VM, or get the key of its TPM again",
+    cause,
+  })
 }
 
 function byCertificates(input: AkInput, authorities: TpmAuthorities): AkJudgement {
@@ -120,18 +173,22 @@ function byEkCertificate(input: AkInput, der: Uint8Array, authorities: TpmAuthor
     )
   }
   const enrolled = input.reference?.ak_enrolment ?? null
-  if (enrolled !== null && isSameKey(input) && enrolled.certificate === fingerprint(der))
-    return byEnrolment(enrolled)
-  throw new VerifyError("ERR_TPM_AK_UNPROVEN", {
+  const same = enrolled !== null && "certificate" in enrolled && enrolled.certificate === fingerprint(der)
+  if (same && isSameKey(input)) return byEnrolment(enrolled)
+  throw unasked()
+}
+
+function unasked(): VerifyError<"ERR_TPM_AK_UNPROVEN"> {
+  return new VerifyError("ERR_TPM_AK_UNPROVEN", {
     at: "attestation key",
-    expected: "a TPM that shows that it holds the key, beside its certificate",
+    expected: "a TPM that shows that it holds the key",
     found: "evidence without a challenge to the TPM",
     hint: "verify the running VM, or use a snapshot that was enrolled (cosmian_vm enroll): saved evidence holds no challenge",
   })
 }
 
 function byCertificate(
-  kind: AkEnrolment["kind"],
+  kind: "ak-certificate" | "ek-certificate",
   { certificate, root }: TpmCertificate,
   at: Date,
   what: string,

@@ -81,16 +81,25 @@ export interface TpmReference {
 }
 
 /** A proof that an attestation key is in a TPM. It holds for the key's Name from then on, as such a key never leaves its TPM. */
-export interface AkEnrolment {
-  /** A certificate for the key itself; or one for the TPM's endorsement key, and a challenge that only this TPM could answer. */
-  readonly kind: "ak-certificate" | "ek-certificate"
-  /** SHA-256 of that certificate, hex. */
-  readonly certificate: string
-  /** SHA-256 of the root's certificate, hex. */
-  readonly root: string
-  /** ISO 8601. */
-  readonly at: string
-}
+export type AkEnrolment =
+  | {
+      /** A certificate for the key itself; or one for the TPM's endorsement key, and a challenge that only this TPM could answer. */
+      readonly kind: "ak-certificate" | "ek-certificate"
+      /** SHA-256 of that certificate, hex. */
+      readonly certificate: string
+      /** SHA-256 of the root's certificate, hex. */
+      readonly root: string
+      /** ISO 8601. */
+      readonly at: string
+    }
+  | {
+      /** An endorsement key that the administrator knew, and a challenge that only its TPM could answer. */
+      readonly kind: "ek-key"
+      /** SHA-256 of its DER SubjectPublicKeyInfo, hex. */
+      readonly endorsement_key: string
+      /** ISO 8601. */
+      readonly at: string
+    }
 
 export interface ImaReference {
   /** Template of the measurement list: `ima-ng`. */
@@ -350,18 +359,17 @@ function parseTpmReference(record: JsonRecord): TpmReference {
   }
 }
 
-const AK_ENROLMENTS = ["ak-certificate", "ek-certificate"] as const
+const AK_ENROLMENTS = ["ak-certificate", "ek-certificate", "ek-key"] as const
 
 function parseAkEnrolment(record: JsonRecord): AkEnrolment {
   const text = record.string("kind")
   const kind = AK_ENROLMENTS.find((known) => known === text)
   if (kind === undefined) throw record.wrong("kind", AK_ENROLMENTS.join(" or "), text)
-  const enrolment = {
-    kind,
-    certificate: hex(record, "certificate", 32),
-    root: hex(record, "root", 32),
-    at: record.string("at"),
-  }
+  const at = record.string("at")
+  const enrolment: AkEnrolment =
+    kind === "ek-key"
+      ? { kind, endorsement_key: hex(record, "endorsement_key", 32), at }
+      : { kind, certificate: hex(record, "certificate", 32), root: hex(record, "root", 32), at }
   record.finish()
   return enrolment
 }

@@ -85,6 +85,7 @@ export type AkProof =
   | "azure-claims"
   | "ak-certificate"
   | "ek-certificate"
+  | "ek-key"
   | "enrolled"
   | "snapshot"
   | "tee-report"

@@ -78,6 +78,8 @@ export interface JudgeInput extends TeeInput {
   readonly skip: ReadonlySet<Check>
   /** Whom to believe about TPMs. Present: that the attestation key is in a TPM has to be proven by their certificates. */
   readonly tpmAuthorities?: TpmAuthorities | null
+  /** DER SubjectPublicKeyInfo of the endorsement key that the TPM has to have; absent or null: any. */
+  readonly endorsementKey?: Uint8Array | null
   /** What a challenge to the TPM gave, or why there was none; absent: none was tried. */
   readonly credential?: CredentialAnswer | CodedError | null
   /** Restarts are no failure where TPM key and boot PCRs are the snapshot's. Absent: they are. */
@@ -145,7 +147,7 @@ export function judge(input: JudgeInput): Judgement {
       target: input.target,
       at: input.at.toISOString(),
       simulated: tee.proven?.attestation.anchor.simulated ?? false,
-      assurance: assuranceOf(claims, tee.proven, ak.provenBy),
+      assurance: assuranceOf(claims, tee.proven, ak.provenBy, input.reference?.tpm_reference?.ak_enrolment),
       skipped: CHECKS.filter((check) => input.skip.has(check)),
       claims,
       exitCode,
@@ -366,10 +368,10 @@ function judgeAk(
   binding: Claim,
   quoted: Verified<TpmAttestation> | null,
 ): { provenBy: AkProof | null; enrolment: AkEnrolment | null; claims: readonly Claim[] } {
-  const { evidence, at, credential = null, tpmAuthorities: authorities = null } = input
+  const { evidence, at, credential = null, tpmAuthorities: authorities = null, endorsementKey = null } = input
   const reference = input.reference?.tpm_reference ?? null
   if (quoted === null || evidence.tpm === null) {
-    const asked = authorities !== null || reference?.ak_enrolment !== undefined
+    const asked = authorities !== null || endorsementKey !== null || reference?.ak_enrolment !== undefined
     return { provenBy: null, enrolment: null, claims: asked ? [notJudged("ak", "tpm", "tpm")] : [] }
   }
   const teePassed = tee.claims.some(({ check, status }) => check === "tee" && status === "passed")
@@ -381,6 +383,7 @@ function judgeAk(
     bound: binding.status === "passed",
     reference,
     authorities,
+    endorsementKey,
     credential,
     at,
   })
@@ -483,11 +486,17 @@ function assuranceOf(
   claims: readonly Claim[],
   tee: ProvenTee | null,
   akProvenBy: AkProof | null,
+  enrolled: AkEnrolment | undefined,
 ): Verdict["assurance"] {
   const label = assuranceLabel(claims, tee)
   if (akProvenBy === null) return { label, meaning: ASSURANCE[label] }
-  return { label, meaning: `${ASSURANCE[label]}${unprovenKey(label, akProvenBy)}`, akProvenBy }
+  const byGivenKey = akProvenBy === "ek-key" || (akProvenBy === "enrolled" && enrolled?.kind === "ek-key")
+  const key = byGivenKey ? GIVEN_KEY : unprovenKey(label, akProvenBy)
+  return { label, meaning: `${ASSURANCE[label]}${key}`, akProvenBy }
 }
+
+const GIVEN_KEY =
+  "; that it is a TPM rests on the endorsement key which the administrator gave (--ek), and on no maker's certificate"
 
 /** An honest TPM is no answer where it is not known that there is one. */
 function unprovenKey(label: Assurance, proof: AkProof): string {

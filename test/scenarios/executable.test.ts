@@ -1,5 +1,6 @@
 /** The built executable as a user runs it, on a simulated VM: exit codes, what is written, what is refused. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { generateKeyPairSync, X509Certificate } from "node:crypto"
 import {
   chmodSync,
   copyFileSync,
@@ -15,6 +16,8 @@ import { dirname, join } from "node:path"
 import { createServer } from "node:tls"
 import { createSelfSigned } from "../../src/agent/identity.ts"
 import { EXIT } from "../../src/errors.ts"
+import { parseSavedEvidence } from "../../src/formats/saved-evidence.ts"
+import { parseSnapshot } from "../../src/policy/snapshot.ts"
 import { run, type SimulatedVm, simulatedVm } from "../executable.ts"
 import { makeTpmMaker } from "../fakes/tpm-certificates.ts"
 import { type Relay, startRelay } from "../relay.ts"
@@ -143,6 +146,43 @@ describe("verify", () => {
     expect((await run(["verify", ...agent, "-s", plain, "--tpm-ca", join(files, "absent")])).code).toBe(
       EXIT.usage,
     )
+  })
+
+  test("M1: a TPM without certificate is enrolled by its endorsement key, and another TPM is not", async () => {
+    const agent = trusted()
+    const [plain, enrolled] = [join(files, "ek-plain.snapshot"), join(files, "ek-enrolled.snapshot")]
+    copyFileSync(snapshot, plain)
+    const evidence = join(files, "ek.evidence")
+    expect((await run(["verify", ...agent, "-s", plain, "--save-evidence", evidence])).code).toBe(EXIT.ok)
+    const der = parseSavedEvidence(readFileSync(evidence)).evidence.tpm?.ekCertificate
+    const [ek, other] = [join(files, "ek.pem"), join(files, "other-ek.pem")]
+    writeFileSync(ek, new X509Certificate(der ?? "").publicKey.export({ type: "spki", format: "pem" }))
+    const { publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
+    writeFileSync(other, publicKey.export({ type: "spki", format: "pem" }))
+    const enroll = async (...more: string[]) => {
+      const { code, stdout } = await run(["enroll", ...agent, "-s", plain, "-o", enrolled, "--json", ...more])
+      const { claims } = JSON.parse(stdout).verdict ?? { claims: [] }
+      return { code, ak: claims.find(({ check }: { check: string }) => check === "ak") }
+    }
+    expect(await enroll("--ek", other)).toMatchObject({
+      code: EXIT.tpm,
+      ak: { status: "failed", findings: [{ code: "ERR_TPM_EK_OTHER" }] },
+    })
+    expect(existsSync(enrolled)).toBe(false)
+    expect((await enroll("--ek", ek, "--tpm-ca", join(dirname(vm.trustRoot), "tpm-ca"))).code).toBe(
+      EXIT.usage,
+    )
+    expect((await enroll("--ek", vm.trustRoot)).code).not.toBe(EXIT.ok)
+    expect(await enroll("--ek", ek)).toMatchObject({
+      code: EXIT.ok,
+      ak: { status: "passed", facts: { akProvenBy: "ek-key" } },
+    })
+    expect(parseSnapshot(readFileSync(enrolled)).tpm_reference?.ak_enrolment).toMatchObject({
+      kind: "ek-key",
+    })
+    const { code, stdout } = await run(["verify", ...agent, "-s", enrolled])
+    expect(code).toBe(EXIT.ok)
+    expect(stdout.replace(/\s+/g, " ")).toContain("rests on the endorsement key which the administrator gave")
   })
 
   test("the verdict of --json is whole: every check, in order, and nothing else on standard output", async () => {
