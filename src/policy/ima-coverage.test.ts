@@ -5,14 +5,8 @@ import { bootAggregate, file, hexOf, PCRS, quoted } from "../../test/fakes/measu
 import "../../test/setup.ts"
 import { parseImaPolicy } from "../formats/ima/policy.ts"
 import { appraiseIma, imaReferenceOf } from "./ima.ts"
-import {
-  COVERAGE_POINTS,
-  type CoveragePoint,
-  coverageOf,
-  describeCoverage,
-  knownImaPolicy,
-  SHIPPED_POLICY,
-} from "./ima-coverage.ts"
+import { knownImaPolicy, SHIPPED_POLICY } from "./ima-coverage.ts"
+import { COVERAGE_POINTS, type CoveragePoint, coverageOf, describeCoverage } from "./ima-points.ts"
 import { SHIPPED_IMA_POLICY } from "./shipped-ima-policy.ts"
 import type { Snapshot } from "./snapshot.ts"
 import { EMPTY_WHITELIST } from "./whitelist.ts"
@@ -43,7 +37,71 @@ describe("what a policy measures", () => {
 
   test("a rule without hook is about files, and about no data", () => {
     expect(measured("measure", "programs")?.measured).toBe("yes")
-    expect(measured("measure", "kexec-command-line")?.measured).toBe("no")
+    for (const point of ["keys", "critical-data"] as const)
+      expect(measured("measure", point)?.measured).toBe("no")
+  })
+
+  test("a command line for kexec is left out by rules without hook, and measured by them since Linux 5.9", () => {
+    const line = "measure func=KEXEC_CMDLINE"
+    const kexec = (text: string) => measured(text, "kexec-command-line")
+    expect(kexec(`dont_measure\n${line}`)?.measured).toBe("no")
+    expect(kexec(`${line}\ndont_measure`)?.measured).toBe("yes")
+    expect(kexec(`dont_measure obj_type=boot_t\n${line}`)).toEqual({
+      measured: "partly",
+      except: ["not where obj_type=boot_t"],
+    })
+    expect(kexec("measure")).toEqual({
+      measured: "partly",
+      except: ["only where the kernel is Linux 5.9 or later"],
+    })
+    // It is opened for nothing, so that no mask fits; and no hook but its own.
+    for (const other of [
+      "dont_measure mask=MAY_READ",
+      "dont_measure mask=^MAY_EXEC",
+      "dont_measure func=FILE_CHECK",
+    ])
+      expect(kexec(`${other}\n${line}`)?.measured).toBe("yes")
+    expect(kexec("measure mask=^MAY_READ")?.measured).toBe("no")
+  })
+
+  test("keys and critical data are asked about by rules of their own alone", () => {
+    for (const [point, hook] of [
+      ["keys", "KEY_CHECK"],
+      ["critical-data", "CRITICAL_DATA"],
+    ] as const) {
+      expect(measured(`dont_measure\nmeasure func=${hook}`, point)?.measured).toBe("yes")
+      expect(measured(`dont_measure func=${hook} uid=0\nmeasure func=${hook}`, point)?.measured).toBe(
+        "partly",
+      )
+    }
+  })
+
+  test("a rule without hook leaves out every file before a rule with one", () => {
+    for (const { point, rule } of describeCoverage(SHIPPED_POLICY.coverage)) {
+      const own = ["keys", "critical-data"].includes(point)
+      expect([point, measured(`dont_measure\n${rule}`, point)?.measured]).toEqual([point, own ? "yes" : "no"])
+    }
+    expect(measured("dont_measure mask=MAY_EXEC\nmeasure func=BPRM_CHECK", "programs")?.measured).toBe("no")
+    expect(measured("dont_measure mask=MAY_EXEC\nmeasure func=MODULE_CHECK", "modules")?.measured).toBe("yes")
+  })
+
+  test("a rule for another PCR measures nothing that is in the replay, and none behind it does", () => {
+    const rule = "measure func=BPRM_CHECK"
+    expect(measured(`${rule} pcr=11\n${rule}`, "programs")?.measured).toBe("no")
+    expect(measured(`${rule} pcr=10`, "programs")?.measured).toBe("yes")
+    expect(measured(`${rule} pcr=11 uid=33\n${rule}`, "programs")?.except).toEqual(["not where uid=33"])
+  })
+
+  test("a rule for digests of fs-verity measures what has one, and none behind it the rest", () => {
+    const rule = "measure func=BPRM_CHECK"
+    expect(measured(`${rule} digest_type=verity\n${rule}`, "programs")).toEqual({
+      measured: "partly",
+      except: ["only where under fs-verity"],
+    })
+    expect(measured(`${rule} digest_type=verity fsname=ext4\n${rule}`, "programs")).toEqual({
+      measured: "partly",
+      except: ["not where fsname=ext4 and not under fs-verity"],
+    })
   })
 
   test("the first rule that fits decides", () => {
@@ -82,6 +140,14 @@ describe("what a policy measures", () => {
     expect(measured("measure func=FILE_CHECK mask=^MAY_READ euid=0", "root-reads")?.measured).toBe("yes")
     expect(measured("measure func=FILE_CHECK mask=MAY_READ uid=0", "root-reads")?.measured).toBe("partly")
     expect(measured("measure func=FILE_CHECK mask=^MAY_READ uid=33", "root-reads")?.measured).toBe("partly")
+    expect(measured("measure mask=MAY_READ", "root-reads")?.measured).toBe("partly")
+    const all = "measure func=FILE_CHECK mask=^MAY_READ"
+    expect(measured(`dont_measure func=FILE_CHECK mask=^MAY_WRITE\n${all}`, "root-reads")?.except).toEqual([
+      "not where mask=^MAY_WRITE",
+    ])
+    expect(measured(`dont_measure func=FILE_CHECK mask=MAY_WRITE\n${all}`, "root-reads")?.measured).toBe(
+      "yes",
+    )
   })
 })
 

@@ -1,4 +1,4 @@
-import type { CoveragePoint } from "./ima-coverage.ts"
+import type { CoveragePoint } from "./ima-points.ts"
 
 /**
  * What becomes of violations: entries by which the kernel says that it cannot vouch for what a file held while it was in use.

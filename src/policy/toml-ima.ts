@@ -1,6 +1,6 @@
 import type { TomlTable } from "../formats/toml-table.ts"
-import { COVERAGE_POINTS } from "./ima-coverage.ts"
 import type { ImaExpectations, ViolationPolicy } from "./ima-expectations.ts"
+import { COVERAGE_POINTS } from "./ima-points.ts"
 
 const MODES = ["fail", "report", "ignore-paths"] as const
 /** More than a list has entries, so that it limits nothing: whoever wants that says "report". */

@@ -137,7 +137,40 @@ function parseRule(words: readonly string[], line: number, at: string): ImaRule 
     else throw wrong("an action or a condition of an IMA policy", word)
   }
   if (rule.action === null) throw wrong(`one of ${ACTIONS.join(", ")}`, words.join(" "))
-  return { ...rule, action: rule.action, conditions, options, line }
+  const parsed = { ...rule, action: rule.action, conditions, options, line }
+  const misplaced = misplacedWord(parsed)
+  if (misplaced !== null) throw wrong("words that the kernel takes together", misplaced)
+  return parsed
+}
+
+/** Hooks that are about data, with the conditions that they take beside users and groups; null: those of files. */
+const DATA_HOOKS: Readonly<Partial<Record<ImaHook, RegExp | null>>> = {
+  KEXEC_CMDLINE: null,
+  KEY_CHECK: /^(?:[ug]id[=<>]|keyrings=)/,
+  CRITICAL_DATA: /^(?:[ug]id[=<>]|label=)/,
+}
+
+/**
+ * The word of a rule that does not go with the others. Source: Linux 6.12, security/integrity/ima/ima_policy.c (ima_validate_rule,
+ * and ima_parse_rule for templates).
+ */
+function misplacedWord({ action, hook, mask, conditions, options }: ImaRule): string | null {
+  const taken = hook === null ? undefined : DATA_HOOKS[hook]
+  if (taken !== undefined) {
+    if (action !== "measure" && action !== "dont_measure") return action
+    if (mask !== null) return `mask=${mask.name}`
+  }
+  const allowed = taken ?? /^(?!keyrings=|label=)/
+  return (
+    conditions.find((condition) => !allowed.test(condition)) ??
+    options.find(
+      (option) =>
+        (/^(?:pcr|template)=/.test(option) && action !== "measure") ||
+        (option.startsWith("appraise_") && action !== "appraise") ||
+        (taken !== undefined && !/^(?:pcr|template)=/.test(option)),
+    ) ??
+    null
+  )
 }
 
 function fail(error: Error): never {
