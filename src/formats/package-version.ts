@@ -8,16 +8,18 @@ export function compareVersions(manager: "dpkg" | "rpm", a: string, b: string): 
   const [left, right] = [partsOf(a), partsOf(b)]
   const compare = manager === "dpkg" ? compareDebian : compareRpm
   return (
-    left.epoch - right.epoch || compare(left.version, right.version) || compare(left.release, right.release)
+    compareNumbers(left.epoch, right.epoch) ||
+    compare(left.version, right.version) ||
+    compare(left.release, right.release)
   )
 }
 
-function partsOf(text: string): { epoch: number; version: string; release: string } {
+function partsOf(text: string): { epoch: string; version: string; release: string } {
   const [, epoch = "0", rest = text] = /^([0-9]+):(.*)$/s.exec(text) ?? []
   const dash = rest.lastIndexOf("-")
   return dash < 0
-    ? { epoch: Number(epoch), version: rest, release: "" }
-    : { epoch: Number(epoch), version: rest.slice(0, dash), release: rest.slice(dash + 1) }
+    ? { epoch, version: rest, release: "" }
+    : { epoch, version: rest.slice(0, dash), release: rest.slice(dash + 1) }
 }
 
 /** Alternately what is no digit, by a special order, and digits, as a number. */

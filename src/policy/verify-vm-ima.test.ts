@@ -59,4 +59,5 @@ test("a file that a given key signed is accepted in the verdict, and only with t
     facts: { files: 1, signed: 1, measuredData: 1, measuredDataNames: ".ima" },
   })
   expect(await claim([])).toMatchObject({ status: "failed", findings: [{ code: "ERR_IMA_UNKNOWN_FILE" }] })
-})
+  // Keys of RSA 4096 are made for the chip, which takes as long as it takes.
+}, 60_000)

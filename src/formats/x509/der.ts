@@ -176,6 +176,16 @@ export function smallInteger(element: DerElement): number {
   return content.reduce((sum, byte) => sum * 256 + byte, 0)
 }
 
+/** A non-negative INTEGER below 2^64. @throws ParseError ERR_MALFORMED */
+export function uint64Value(element: DerElement): bigint {
+  const content = integerBytes(element)
+  const [first = 0] = content
+  // In nine bytes, the first has to be the zero that keeps the sign.
+  if (first >= 0x80 || content.length > 9 || (content.length === 9 && first !== 0))
+    throw malformed(element, "an integer of 0 to 2^64-1", `${content.length} bytes`)
+  return content.reduce((sum, byte) => sum * 256n + BigInt(byte), 0n)
+}
+
 /** Content of an INTEGER, checked to be in shortest form. @throws ParseError ERR_MALFORMED */
 export function integerBytes(element: DerElement): Uint8Array {
   const { content } = element

@@ -1,5 +1,5 @@
 import type { Certificate } from "./certificate.ts"
-import { inside, integerBytes, single, stringValue, TAG } from "./der.ts"
+import { inside, single, stringValue, TAG, uint64Value } from "./der.ts"
 
 /** Extension of Google's certificates for keys of virtual TPMs: which virtual machine's they are. */
 export const OID_GCE_INSTANCE = "1.3.6.1.4.1.11129.2.1.21"
@@ -23,9 +23,9 @@ export function gceInstance({ extensions }: Pick<Certificate, "extensions">): Gc
   if (extension === undefined) return null
   const reader = inside(single(extension.value, TAG.sequence, "certificate, GCE instance"))
   const zone = stringValue(reader.next(TAG.utf8String, "zone"))
-  integerBytes(reader.next(TAG.integer, "project number"))
+  uint64Value(reader.next(TAG.integer, "project number"))
   const project = stringValue(reader.next(TAG.utf8String, "project"))
-  const id = integerBytes(reader.next(TAG.integer, "instance number"))
+  const instanceId = `${uint64Value(reader.next(TAG.integer, "instance number"))}`
   const instanceName = stringValue(reader.next(TAG.utf8String, "instance name"))
-  return { zone, project, instanceId: `${BigInt(`0x${Buffer.from(id).toString("hex")}`)}`, instanceName }
+  return { zone, project, instanceId, instanceName }
 }
