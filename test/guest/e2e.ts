@@ -113,6 +113,7 @@ const VOLUME_STEPS: readonly Step[] = [
   ["a block device with XFS, opened with a PIN, grows", (s) => volumes.deviceGrows(s.guest)],
   ["L3: fstool create killed at each step leaves nothing", (s) => volumes.killedAtEachStep(s.guest)],
   ["a volume is as fast as with plain cryptsetup", (s) => volumes.asFastAsPlain(s.guest)],
+  ["Debian 12's systemd opens a volume that fstool enrolled for it", (s) => volumes.systemdOpensIt(s.guest)],
   ["fstool enroll --pcrs warns", (s) => volumes.enrolToCommandLine(s.guest)],
   [
     "L2: another command line: the volume stays closed and says why",

@@ -352,6 +352,25 @@ export async function asFastAsPlain(guest: Guest): Promise<void> {
   if (!sameTable) throw new Error(`other dm-crypt and dm-integrity tables than plain cryptsetup's: ${output}`)
 }
 
+/** Debian 12's systemd opens it by /etc/crypttab, with nobody there to type; and so does fstool. */
+export async function systemdOpensIt(guest: Guest): Promise<void> {
+  expectExit(await fstool(guest, `enroll ${NAME} --token-format systemd-252`), EXIT.ok)
+  expectExit(await fstool(guest, `close ${NAME}`), EXIT.ok)
+  const unit = "systemd-cryptsetup@by_systemd"
+  const line = `by_systemd ${VAULT}/container none tpm2-device=auto,header=${VAULT}/header,headless=true`
+  await guest.mustShell(
+    `echo '${line}' > /etc/crypttab && systemctl daemon-reload && systemctl start ${unit}`,
+  )
+  expectEqual(
+    FILE,
+    await guest.mustShell("mount -o ro /dev/mapper/by_systemd /mnt && cat /mnt/letter && umount /mnt"),
+    "kept\n",
+  )
+  await guest.mustShell(`systemctl stop ${unit} && rm /etc/crypttab && systemctl daemon-reload`)
+  expectExit(await fstool(guest, `mount ${NAME}`), EXIT.ok)
+  expectEqual(FILE, await guest.mustShell(`cat ${FILE}`), "kept\n")
+}
+
 /** Only while the command line is what it was. */
 export async function enrolToCommandLine(guest: Guest): Promise<void> {
   const enrolled = await fstool(guest, `enroll ${NAME} --pcrs 12`)

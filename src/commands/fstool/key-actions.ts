@@ -17,7 +17,7 @@ import {
 } from "./keys.ts"
 import type { Unlocking } from "./open-volume.ts"
 import { advise, noTpm, parsePcrs } from "./option-values.ts"
-import type { NewPasswordOptions, UnlockOptions, VolumeOptions } from "./options.ts"
+import type { NewPasswordOptions, TokenFormat, UnlockOptions, VolumeOptions } from "./options.ts"
 import { checkTerminal, chooseNewPassword, choosePin, newPassword, showOnTerminal } from "./passwords.ts"
 import { withVolume } from "./session.ts"
 import type { Volume } from "./volume-config.ts"
@@ -78,6 +78,7 @@ export interface EnrollOptions extends VolumeOptions, UnlockOptions {
   readonly pcrs: string | null
   readonly pin: boolean
   readonly newPinFile: string | null
+  readonly tokenFormat: TokenFormat
   readonly remove: boolean
 }
 
@@ -90,7 +91,12 @@ export async function enroll(options: EnrollOptions, terminal: Terminal = openTe
     await advise(pcrs, machine)
     const pin = await choosePin(options.pin, options.newPinFile)
     try {
-      const keyslot = await enrolTpm(work, unlocking, { pcrs, pin })
+      const storageKey = options.tokenFormat === "systemd-252" ? "systemd-252" : "srk"
+      const keyslot = await enrolTpm(work, unlocking, { pcrs, pin, storageKey })
+      if (storageKey === "systemd-252")
+        machine.talk(
+          "warning: this enrolment takes part in the TPM's lockout: after wrong PINs, and with some TPMs after power cuts, only a password opens the volume for some minutes",
+        )
       const condition = pcrs.length === 0 ? "at any boot" : `while PCRs ${pcrs.join(", ")} are as now`
       return `the TPM opens it ${condition}${pin === null ? "" : ", with the PIN"} (keyslot ${keyslot})`
     } finally {

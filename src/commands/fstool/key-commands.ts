@@ -4,7 +4,7 @@ import { pcrHelp } from "../../policy/pcr-advice.ts"
 import { meta } from "../command.ts"
 import { createArgs } from "./create-command.ts"
 import { machineArgs, machineOf, PASSWORD_RULE, unlockArgs, unlockOf, volumeArg } from "./option-tables.ts"
-import type { NewPasswordOptions } from "./options.ts"
+import type { NewPasswordOptions, TokenFormat } from "./options.ts"
 
 const newPasswordArgs = {
   "new-password-file": {
@@ -84,6 +84,8 @@ export const passwordCommand = defineCommand({
   subCommands: { change: passwordChange, add: passwordAdd, remove: passwordRemove },
 })
 
+const TOKEN_FORMATS: TokenFormat[] = ["systemd-254", "systemd-252"]
+
 export const enrollCommand = defineCommand({
   meta: meta({
     name: "enroll",
@@ -91,6 +93,7 @@ export const enrollCommand = defineCommand({
     details: [
       "The key is sealed under the TPM's storage root key, in a token that systemd-cryptsetup reads too. Without --pcrs every boot of this VM gets it, also one with another kernel: that protects against a copied disk, not against somebody who changes what boots. With --pcrs only a boot that measured the same gets it, and after an update of what is measured the volume opens with its password until it is enrolled again.",
       `What a PCR holds, and what changes it. ${pcrHelp().join(". ")}. PCR 10 and those from 16 on are refused.`,
+      "With --token-format systemd-252 the systemd-cryptsetup of Debian 12 opens the volume too, by tpm2-device=auto in /etc/crypttab. The price: that key takes part in the TPM's dictionary-attack lockout, so wrong PINs at any other object of the TPM, and with some TPMs power cuts, lock it for some minutes; until then only a password opens the volume. systemd, of any version, opens whatever header lies on the disk: only fstool checks it and asks the TPM about it.",
       "Where the host runs the TPM, the host can read what is sealed in it: see limitations.md.",
     ],
     examples: [
@@ -98,6 +101,10 @@ export const enrollCommand = defineCommand({
       {
         line: "cosmian_vm fstool enroll --pcrs 4,8,9 --pin",
         does: "the same kernel and command line, and a PIN",
+      },
+      {
+        line: "cosmian_vm fstool enroll --token-format systemd-252",
+        does: "for /etc/crypttab of Debian 12; fstool opens it too",
       },
       { line: "cosmian_vm fstool enroll --remove", does: "only passwords and recovery keys open it" },
     ],
@@ -107,6 +114,13 @@ export const enrollCommand = defineCommand({
     pcrs: createArgs.pcrs,
     pin: createArgs.pin,
     "new-pin-file": { type: "string", valueHint: "FILE", description: "as --pin, with the PIN in this file" },
+    "token-format": {
+      type: "enum",
+      options: TOKEN_FORMATS,
+      default: "systemd-254",
+      description:
+        "which systemd can open the volume by itself: from 254 on, or also the 252 of Debian 12, whose key the TPM's lockout affects",
+    },
     remove: { type: "boolean", description: "remove the TPM's enrolments instead" },
     ...unlockArgs,
     ...machineArgs,
@@ -120,6 +134,7 @@ export const enrollCommand = defineCommand({
       pcrs: args.pcrs ?? null,
       pin: args.pin === true,
       newPinFile: args["new-pin-file"] ?? null,
+      tokenFormat: args["token-format"],
       remove: args.remove === true,
     })
   },

@@ -150,6 +150,17 @@ describe("the TPM", () => {
     expect(await keyslots()).toEqual(["0 password", "2 password", "3 tpm"])
   })
 
+  test("keeps its secret as the systemd of Debian 12 reads it, where that is asked for", async () => {
+    const formats = async () =>
+      ((await volumeStatus(work.volume, work.machine)).luks?.keyslots ?? []).map((each) => each.token_format)
+    await enrolTpm(work, by(PASSPHRASE), { pcrs: [], pin: null, storageKey: "systemd-252" })
+    expect(await opens(BY_TPM)).toBe("opens")
+    expect(await formats()).toEqual([undefined, "systemd-252"])
+    await enrolTpm(work, BY_TPM, { pcrs: [], pin: null })
+    expect(await opens(BY_TPM)).toBe("opens")
+    expect(await formats()).toEqual([undefined, "systemd-254"])
+  })
+
   test("wants the PIN that it was enrolled with", async () => {
     await enrolTpm(work, by(PASSPHRASE), { pcrs: [], pin: bytes("4711") })
     expect(await opens(BY_TPM)).toBe("ERR_VOLUME_NO_KEY")

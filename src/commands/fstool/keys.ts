@@ -79,6 +79,8 @@ export async function removePassphrase(
 export interface Enrolment {
   readonly pcrs: readonly number[]
   readonly pin: Uint8Array | null
+  /** As SealRequest has it. */
+  readonly storageKey?: "srk" | "systemd-252"
 }
 
 /** Has this TPM open the volume, under these conditions, in place of all enrolments that the header has. */
@@ -93,7 +95,7 @@ export async function enrolTpm(
     const keyslot = freeKeyslot(trusted.header)
     const secret = new Uint8Array(randomBytes(32))
     try {
-      const sealed = await tpm.seal({ secret, ...enrolment, storageKey: "srk" })
+      const sealed = await tpm.seal({ secret, ...enrolment })
       await addRandom(
         { volume, machine, tools },
         unlocking,

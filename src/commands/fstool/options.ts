@@ -14,6 +14,9 @@ export interface VolumeOptions extends MachineOptions {
   readonly volume: string | null
 }
 
+/** Of a TPM's enrolment: the first version of systemd that opens it. */
+export type TokenFormat = "systemd-254" | "systemd-252"
+
 /** How a volume that exists is to be opened; all null: by the TPM, then by asking. */
 export interface UnlockOptions {
   readonly passwordFile: string | null

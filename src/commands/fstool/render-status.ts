@@ -42,11 +42,11 @@ function stateOf({ open, mounted, problem }: VolumeStatus, style: Style): string
   return open ? style.yellow("open, not mounted") : "closed"
 }
 
-function keyslotText({ opens_with, kdf, pcrs, pin }: KeyslotStatus): string {
+function keyslotText({ opens_with, kdf, pcrs, pin, token_format }: KeyslotStatus): string {
   if (opens_with !== "tpm") return `${opens_with === "password" ? "password" : "recovery key"} (${kdf})`
   const condition =
     pcrs === undefined || pcrs.length === 0
       ? "at any boot of this VM"
       : `while PCRs ${pcrs.join(", ")} are the same`
-  return `TPM, ${condition}${pin === true ? ", with a PIN" : ""}`
+  return `TPM, ${condition}${pin === true ? ", with a PIN" : ""}; ${token_format}`
 }

@@ -7,6 +7,7 @@ import type { TrustedHeader } from "../trusted-header.ts"
 import { SYSTEMD_RECOVERY } from "./keys.ts"
 import type { FstoolMachine } from "./machine.ts"
 import { lookAtHeader, mappingOf, tpmTokens } from "./open-volume.ts"
+import type { TokenFormat } from "./options.ts"
 import type { Volume } from "./volume-config.ts"
 
 /** What `fstool status --json` prints of a volume. */
@@ -53,6 +54,8 @@ export interface KeyslotStatus {
   /** Of a TPM's enrolment. */
   readonly pcrs?: readonly number[]
   readonly pin?: boolean
+  /** The first version of systemd that opens it. */
+  readonly token_format?: TokenFormat
 }
 
 /** The state of a volume. What cannot be read is a `problem`, never a guess. */
@@ -115,7 +118,10 @@ function keyslotsOf(header: LuksHeader): KeyslotStatus[] {
     const kdf = keyslot.known ? keyslot.kdf.type : "unknown"
     const token = sealed.find((each) => each.keyslot === keyslot.id)?.sealed
     if (token !== undefined)
-      return { slot: keyslot.id, opens_with: "tpm", kdf, pcrs: token.pcrs, pin: token.pin }
+      return {
+        ...{ slot: keyslot.id, opens_with: "tpm", kdf, pcrs: token.pcrs, pin: token.pin },
+        token_format: token.srk === null ? "systemd-252" : "systemd-254",
+      }
     const recovers = recovery.some(({ keyslots }) => keyslots.includes(keyslot.id))
     return { slot: keyslot.id, opens_with: recovers ? "recovery-key" : "password", kdf }
   })
