@@ -27,6 +27,8 @@ export interface AgentOptions {
   readonly version: string
   readonly now: () => Date
   readonly log: Log
+  /** Called with the path of each file with a secret before it is written; throws where it would not be encrypted. Null: anywhere. */
+  readonly guard: ((path: string) => void) | null
 }
 
 const DMI = "/sys/class/dmi/id"
@@ -36,7 +38,7 @@ const DMI = "/sys/class/dmi/id"
  * @throws AgentError ERR_IDENTITY, ERR_PORT_IN_USE. A device that fails is logged: what does not need it still works.
  */
 export async function startAgent(options: AgentOptions): Promise<AgentServer> {
-  const { config, devices, log, now, version } = options
+  const { config, devices, log, now, version, guard } = options
   for (const warning of config.warnings) log.warn("configuration", { warning })
   const host = hostname()
   const names = certificateNames(host, config.host)
@@ -53,7 +55,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
   if (identity.notAfter < now()) log.warn("the TLS certificate has expired", { file: config.certificate })
   const key = devices.tpm === null ? null : new AttestationKey(devices.tpm, devices.akHandle ?? null)
   await prepareKeys(key, log)
-  const apps = applicationsOf(config, log)
+  const apps = applicationsOf(config, log, guard)
   await recover(apps, log)
   const describe = () => describeMachine(devices, key, detectCloud(DMI))
   const snapshots = createSnapshots({ config, describe, version, host, now, log })
@@ -71,7 +73,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
     log,
     createApp: (current) => createAgentApp({ ...dependencies, identity: current }),
   })
-  const bootstrap = await startBootstrap(dependencies)
+  const bootstrap = await startBootstrap(dependencies, guard)
   const renewal =
     ratlsTee === null
       ? null
@@ -108,10 +110,13 @@ interface BootstrapServer {
  * Where the application waits for its secrets, opens the port that takes them in; it closes when they are there and the application
  * runs. Null where nothing is waited for.
  */
-async function startBootstrap(dependencies: AgentDependencies): Promise<BootstrapServer | null> {
+async function startBootstrap(
+  dependencies: AgentDependencies,
+  guard: AgentOptions["guard"],
+): Promise<BootstrapServer | null> {
   const { config, apps, log, identity } = dependencies
   if (config.bootstrap === null || apps === null) return null
-  const bootstrap = new Bootstrap({ config: config.bootstrap, apps, log })
+  const bootstrap = new Bootstrap({ config: config.bootstrap, apps, log, guard })
   if (bootstrap.status().state === "done") {
     await bootstrap.resume()
     return null
@@ -147,7 +152,7 @@ async function prepareKeys(key: AttestationKey | null, log: Log): Promise<void> 
   }
 }
 
-function applicationsOf(config: AgentConfig, log: Log): Applications | null {
+function applicationsOf(config: AgentConfig, log: Log, guard: AgentOptions["guard"]): Applications | null {
   const { bootstrap } = config
   if (config.application === null) return null
   const standalone = new StandaloneProcess({
@@ -159,7 +164,7 @@ function applicationsOf(config: AgentConfig, log: Log): Applications | null {
   const { serviceType, serviceName, restart } = config.application
   if (serviceType === "standalone") standalone.watch(serviceName, restart === "always")
   const service = serviceOf(config.application, runCommand, standalone)
-  return createApplications({ storage: config.application.storage, service, log })
+  return createApplications({ storage: config.application.storage, service, log, guard })
 }
 
 /** A recovery that fails does not keep the agent from attesting. */

@@ -14,6 +14,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { AgentError } from "../errors.ts"
 import { type Applications, createApplications } from "./applications.ts"
 import { createLog } from "./log.ts"
 import type { Service, ServiceState } from "./services.ts"
@@ -37,7 +38,11 @@ interface Made {
 }
 
 /** A service that comes up where `works` accepts the configuration. */
-function make(works: (configuration: string) => boolean, at = storage): Made {
+function make(
+  works: (configuration: string) => boolean,
+  at = storage,
+  guard: ((path: string) => void) | null = null,
+): Made {
   const restarts: string[] = []
   const log: string[] = []
   let state: ServiceState = "down"
@@ -57,6 +62,7 @@ function make(works: (configuration: string) => boolean, at = storage): Made {
   const apps = createApplications({
     storage: at,
     service,
+    guard,
     settle: QUICK,
     log: createLog(
       "json",
@@ -68,6 +74,22 @@ function make(works: (configuration: string) => boolean, at = storage): Made {
 }
 
 describe("init", () => {
+  test("writes nothing where the place is not encrypted any more", async () => {
+    const asked: string[] = []
+    const { apps, restarts } = make(
+      () => true,
+      storage,
+      (path) => {
+        asked.push(path)
+        throw new AgentError("ERR_STORAGE_PLAIN")
+      },
+    )
+    await expect(apps.init(bytes("top secret"))).rejects.toMatchObject({ code: "ERR_STORAGE_PLAIN" })
+    expect(asked).toEqual([file])
+    expect(existsSync(file)).toBe(false)
+    expect(restarts).toEqual([])
+  })
+
   test("writes the configuration for its owner only, and restarts the service with it", async () => {
     const { apps, restarts, log } = make(() => true)
     await apps.init(bytes("top secret"))

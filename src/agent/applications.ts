@@ -39,6 +39,8 @@ export interface ApplicationOptions {
   readonly service: Service
   readonly log: Log
   readonly settle?: SettleOptions
+  /** As AgentOptions has it. */
+  readonly guard: ((path: string) => void) | null
 }
 
 const SETTLE: SettleOptions = { steadyMs: 2000, deadlineMs: 60_000, pollMs: 250 }
@@ -62,7 +64,8 @@ class ConfiguredApplication implements Applications {
 
   init(content: Uint8Array): Promise<void> {
     return this.#alone(async () => {
-      const { storage, log } = this.#options
+      const { storage, log, guard } = this.#options
+      guard?.(this.#file)
       prepareStorage(storage)
       refuseUnsafeFile(this.#file)
       const replaced = existsSync(this.#file)

@@ -33,7 +33,7 @@ const configOf = (values: readonly string[] = ["password", "tls.key"]): Bootstra
 })
 
 /** An application that comes up where it likes what it finds, and what it found at each start. */
-function make(config = configOf(), likes = true) {
+function make(config = configOf(), likes = true, guard: ((path: string) => void) | null = null) {
   const found: string[][] = []
   let up = false
   const apps: Applications = {
@@ -53,7 +53,7 @@ function make(config = configOf(), likes = true) {
     (line) => log.push(line),
     () => new Date(0),
   )
-  return { bootstrap: new Bootstrap({ config, apps, log: logged }), found, config }
+  return { bootstrap: new Bootstrap({ config, apps, log: logged, guard }), found, config }
 }
 
 const values = (members: Record<string, string>) =>
@@ -101,6 +101,17 @@ test("an application that does not come up leaves nothing on the disk, and can b
   expect(readdirSync(directory)).toEqual([])
   expect(bootstrap.status()).toMatchObject({ state: "waiting", received: ["password", "tls.key"] })
   expect(existsSync(config.directory)).toBe(false)
+})
+
+test("where the place is not encrypted any more nothing is written, and the values stay in memory", async () => {
+  const { bootstrap, found, config } = make(configOf(), true, () => {
+    throw new AgentError("ERR_STORAGE_PLAIN")
+  })
+  bootstrap.receive(values({ password: "secret", "tls.key": "key" }))
+  await expect(bootstrap.start()).rejects.toMatchObject({ code: "ERR_STORAGE_PLAIN" })
+  expect([readdirSync(directory), found]).toEqual([[], []])
+  expect(existsSync(config.directory)).toBe(false)
+  expect(bootstrap.status()).toMatchObject({ state: "waiting", received: ["password", "tls.key"] })
 })
 
 test("once started it takes nothing more", async () => {

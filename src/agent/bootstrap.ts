@@ -19,6 +19,8 @@ export interface BootstrapOptions {
   readonly config: BootstrapConfig
   readonly apps: Applications
   readonly log: Log
+  /** As AgentOptions has it. */
+  readonly guard: ((path: string) => void) | null
 }
 
 /**
@@ -114,6 +116,7 @@ export class Bootstrap {
 
   #write(): void {
     const { directory } = this.#options.config
+    this.#options.guard?.(directory)
     const partial = `${directory}.new`
     makePrivateDirectory(dirname(directory))
     rmSync(partial, { recursive: true, force: true })

@@ -12,8 +12,10 @@ import { CHILD_ENVIRONMENT, findProgram, runWith } from "../agent/run-command.ts
 import { AcmeError, UsageError } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
 import { VERSION } from "../version.ts"
+import { AGENT_CONFIGURATION, readAgentConfiguration } from "./fstool/open-machine.ts"
 import type { ProgressLine } from "./progress.ts"
 import { codedFrom } from "./report-error.ts"
+import { storageGuard } from "./storage-guard.ts"
 import type { Terminal } from "./terminal.ts"
 
 const REQUEST_TIMEOUT_MS = 30_000
@@ -30,7 +32,7 @@ export function certificateTools(
   signal: AbortSignal,
 ): CertificateTools {
   return {
-    workspace: new Workspace(workspace, { write: writeFileAtomically, flush: flushDirectory }),
+    workspace: new Workspace(workspace, { write: guardedWrite(), flush: flushDirectory }),
     network: (caFile) => networkOf(caFile, signal),
     runHook,
     deriveKey: async ({ salt, simulate }) => {
@@ -50,6 +52,16 @@ export function certificateTools(
       const { code, message } = codedFrom(error)
       terminal.talk(`${terminal.talkStyle.yellow("[ WARNING ]")} ${printable(message)}  ${code}\n`)
     },
+  }
+}
+
+/** Keys and settings of certificates, in the agent's directories, go where `[storage]` of agent.toml wants the agent's own. */
+function guardedWrite(): typeof writeFileAtomically {
+  if (!existsSync(AGENT_CONFIGURATION)) return writeFileAtomically
+  const guard = storageGuard(readAgentConfiguration().storage)
+  return (path, content, mode) => {
+    guard?.(path)
+    writeFileAtomically(path, content, mode)
   }
 }
 

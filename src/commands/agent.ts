@@ -9,7 +9,6 @@ import {
   parseAgentConfig,
   STATE_DIRECTORY,
 } from "../agent/config.ts"
-import { requireEncryptedData } from "../agent/encrypted-storage.ts"
 import { createLog, errorFields, type Log } from "../agent/log.ts"
 import { UsageError } from "../errors.ts"
 import { AZURE_VTPM } from "../formats/azure/vtpm.ts"
@@ -17,6 +16,7 @@ import type { Devices } from "../native/ports.ts"
 import { VERSION } from "../version.ts"
 import { meta } from "./command.ts"
 import { readInput } from "./input-files.ts"
+import { holdVolume, isVolumeWanted, storageGuard } from "./storage-guard.ts"
 
 const DEFAULT_CONFIGURATION = "/etc/cosmian_vm/agent.toml"
 /** A configuration larger than this is something else. */
@@ -93,7 +93,8 @@ async function runAgent(options: AgentCommandOptions): Promise<number> {
     (line) => console.error(line),
     () => new Date(),
   )
-  if (options.simulate === null) requireStorage(config, log)
+  const simulated = options.simulate !== null
+  const release = simulated ? () => {} : holdStorage(config, log)
   const stopped = endSignal()
   // Until the server stands there is nothing to reload, and the signal's default would end the process.
   const hangUp = { reload: () => log.info("not started yet: nothing to reload") }
@@ -107,6 +108,7 @@ async function runAgent(options: AgentCommandOptions): Promise<number> {
       version: VERSION,
       now: () => new Date(),
       log,
+      guard: simulated ? null : storageGuard(config.storage),
     })
     hangUp.reload = () => void agent.reload()
     const signal = await stopped
@@ -115,18 +117,15 @@ async function runAgent(options: AgentCommandOptions): Promise<number> {
     return 0
   } finally {
     await machine.close()
+    release()
   }
 }
 
 /** The agent's own volume is made and mounted before the agent starts, by another unit. @throws AgentError ERR_STORAGE_PLAIN */
-function requireStorage({ storage }: AgentConfig, log: Log): void {
-  const { encrypted } = storage
-  if (
-    encrypted === "required" ||
-    (encrypted === "when-possible" && existsSync(join(STATE_DIRECTORY, "header")))
-  )
-    requireEncryptedData(STATE_DIRECTORY)
-  else log.warn("the agent's files are not encrypted", { storage: encrypted })
+function holdStorage({ storage }: AgentConfig, log: Log): () => void {
+  if (isVolumeWanted(storage)) return holdVolume()
+  log.warn("the agent's files are not encrypted", { storage: storage.encrypted })
+  return () => {}
 }
 
 interface Machine {

@@ -56,6 +56,14 @@ export function mountAt(mounts: readonly Mount[], path: string): Mount | null {
   return mounts.findLast((mount) => mount.mountPoint === path) ?? null
 }
 
+/** The mount that a path without `..` and symbolic links lies in; null where the text names none, not even of `/`. */
+export function mountOf(mounts: readonly Mount[], path: string): Mount | null {
+  for (let at = path; ; at = at.slice(0, at.lastIndexOf("/")) || "/") {
+    const mount = mountAt(mounts, at)
+    if (mount !== null || at === "/" || !at.includes("/")) return mount
+  }
+}
+
 /** The kernel writes space, tab, line feed and backslash in octal. Paths are bytes: put together first, read as UTF-8 then. */
 function unescaped(text: string): string {
   const bytes: number[] = []

@@ -110,6 +110,7 @@ const VOLUME_STEPS: readonly Step[] = [
   ["L1: a LUKS header that others wrote is refused", (s) => volumes.headersAreRefused(s.guest)],
   ["L4: a flipped bit on the disk is a read error", (s) => volumes.tamperingIsNoticed(s.guest)],
   ["L3: fstool create that fails leaves nothing", (s) => volumes.failuresLeaveNothing(s.guest)],
+  ["a cryptsetup that hangs does not hold up the boot", (s) => volumes.hangingEnds(s.guest)],
   ["a block device with XFS, opened with a PIN, grows", (s) => volumes.deviceGrows(s.guest)],
   ["L3: fstool create killed at each step leaves nothing", (s) => volumes.killedAtEachStep(s.guest)],
   ["a volume is as fast as with plain cryptsetup", (s) => volumes.asFastAsPlain(s.guest)],

@@ -308,6 +308,7 @@ export async function failuresLeaveNothing(guest: Guest): Promise<void> {
   const busy = await guest.shell(`cd ${VAULT}/data && cosmian_vm fstool close ${NAME} --json`)
   expectCode(busy, "ERR_VOLUME_BUSY", EXIT.operational)
   await guest.mustShell("rm -r /var/lib/taken")
+  await plainFilesAreNotHidden(guest)
   await firstStartSaysWhatIsMissing(guest)
   // A mapping that another program opened: with which header, nobody has checked.
   expectExit(await fstool(guest, `close ${NAME}`), EXIT.ok)
@@ -318,6 +319,40 @@ export async function failuresLeaveNothing(guest: Guest): Promise<void> {
   expectExit(await fstool(guest, `mount ${NAME}`), EXIT.ok)
   const nobody = await guest.shell("setpriv --reuid=65534 --clear-groups cosmian_vm fstool status --json")
   expectCode(nobody, "ERR_STORAGE_UNAVAILABLE", EXIT.operational)
+}
+
+/** Files of before there was a volume; and a volume that is in use by the agent. */
+async function plainFilesAreNotHidden(guest: Guest): Promise<void> {
+  expectExit(await fstool(guest, `close ${NAME}`), EXIT.ok)
+  await guest.mustShell(`echo clear > ${VAULT}/data/key.pem`)
+  expectCode(await fstool(guest, `mount ${NAME} --json`), "ERR_MOUNT_POINT", EXIT.operational)
+  expectEqual("left open", await guest.mustShell(`ls /dev/mapper | grep -c ${NAME} || true`), "0\n")
+  await guest.mustShell(`rm ${VAULT}/data/key.pem`)
+  expectExit(await fstool(guest, `mount ${NAME}`), EXIT.ok)
+  expectCode(await fstool(guest, "unmount cosmian_vm_container --json"), "ERR_VOLUME_BUSY", EXIT.operational)
+}
+
+/** A program that hangs: the boot goes on without the volume, nothing of it stays, and the next try opens it. */
+export async function hangingEnds(guest: Guest): Promise<void> {
+  expectExit(await fstool(guest, `close ${NAME}`), EXIT.ok)
+  const dropIn = "/run/systemd/system/mount_luks.service.d"
+  const hanging = "/usr/local/sbin/cryptsetup"
+  await guest.writeFile(hanging, "#!/bin/sh\nexec sleep 1234\n", "0755")
+  await guest.mustShell(
+    `mkdir -p ${dropIn} && printf '[Service]\nTimeoutStartSec=10\n' > ${dropIn}/short.conf && systemctl daemon-reload`,
+  )
+  const started = await guest.shell("systemctl restart mount_luks")
+  if (started.code === 0) throw new Error("mount_luks succeeded with a cryptsetup that hangs")
+  expectEqual(
+    "mount_luks",
+    (await guest.mustShell("systemctl show --property=Result --value mount_luks")).trim(),
+    "timeout",
+  )
+  expectEqual("what still hangs", await guest.mustShell("pgrep --full 'sleep 123[4]' || true"), "")
+  await guest.mustShell(
+    `rm -r ${hanging} ${dropIn} && systemctl daemon-reload && systemctl restart mount_luks`,
+  )
+  expectEqual(FILE, await guest.mustShell(`cat ${FILE}`), "kept\n")
 }
 
 /** A machine without a TPM, as far as fstool can see, and without the agent's volume. */

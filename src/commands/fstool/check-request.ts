@@ -24,14 +24,7 @@ export async function checkRequest(
     if (existsSync(path)) throw exists(path, "a file")
   if (findMapping(volume.name) !== null) throw exists(`/dev/mapper/${volume.name}`, "a mapping of this name")
   checkRoomFor(machine.volumesFile, volume)
-  checkMountPoint(volume.mountPoint, (message) => {
-    throw new CodedError("ERR_MOUNT_POINT", {
-      at: volume.mountPoint,
-      expected: "an empty directory",
-      found: message,
-      hint: "move the files away, and into the volume when it is mounted",
-    })
-  })
+  checkMountPoint(volume.mountPoint)
   if (size === null) await checkDevice(volume.container, tools)
   else checkSize(size, volume)
 }

@@ -255,7 +255,7 @@ export async function mountVolume(
   const mount = mountedAt(volume.mountPoint)
   if (mount?.device === mapping.device) return false
   try {
-    checkMountPoint(volume.mountPoint, (message) => machine.talk(message))
+    checkMountPoint(volume.mountPoint)
     mkdirSync(volume.mountPoint, { recursive: true })
     await tools.mount(volume.fileSystem, `/dev/mapper/${volume.name}`, volume.mountPoint)
   } catch (error) {
@@ -265,8 +265,11 @@ export async function mountVolume(
   return true
 }
 
-/** @throws CodedError ERR_MOUNT_POINT where something is mounted there. @param hidden told when files will be hidden. */
-export function checkMountPoint(path: string, hidden: (message: string) => void): void {
+/**
+ * @throws CodedError ERR_MOUNT_POINT where something is mounted there or lies in it: files would be hidden, and stay on the disk as they
+ *   are while everybody takes them for encrypted
+ */
+export function checkMountPoint(path: string): void {
   const mount = mountedAt(path)
   if (mount !== null)
     throw new CodedError("ERR_MOUNT_POINT", {
@@ -275,10 +278,14 @@ export function checkMountPoint(path: string, hidden: (message: string) => void)
       found: `${mount.fileSystem} of ${mount.source}`,
       hint: `umount ${path}, or choose another mount point`,
     })
-  if (existsSync(path) && readdirSync(path).length > 0)
-    hidden(
-      `${path} is not empty: what lies in it is hidden while the volume is mounted, and is not encrypted`,
-    )
+  const [first] = existsSync(path) ? readdirSync(path) : []
+  if (first !== undefined)
+    throw new CodedError("ERR_MOUNT_POINT", {
+      at: path,
+      expected: "an empty directory",
+      found: `files, among them ${first}, that are not encrypted`,
+      hint: `mv ${path} ${path}.plain; then do this again, cp -a ${path}.plain/. ${path}/, and remove the copy; take keys among them for known to the host, and replace them`,
+    })
 }
 
 /** Unmounts and closes a volume, each only where it is not done yet. Returns whether anything had to be done. */
