@@ -17,7 +17,9 @@ function isModule(module: unknown): module is { run: () => Promise<BenchResult[]
 function row(result: BenchResult): string[] {
   const peer =
     result.peer === undefined ? "" : `${result.peer.name}: ${figure(result.peer.value, result.unit)}`
-  const ratio = result.ratio === undefined ? "" : result.ratio.toFixed(2)
+  const spread = result.spread === undefined ? "" : ` (${result.spread})`
+  const ratio =
+    result.ratio === undefined ? "" : `${result.ratio.toFixed(result.spread === undefined ? 2 : 3)}${spread}`
   const verdict = result.met === undefined ? "" : result.met ? "met" : "MISSED"
   return [result.name, figure(result.value, result.unit), peer, ratio, result.target ?? "", verdict]
 }

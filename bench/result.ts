@@ -8,6 +8,8 @@ export interface BenchResult {
   readonly peer?: { readonly name: string; readonly value: number }
   /** value / peer.value. */
   readonly ratio?: number
+  /** How far single measurements of the ratio lie apart, in words. */
+  readonly spread?: string
   /** What it should be, in words: `ratio at most 0.5`. */
   readonly target?: string
   /** Whether the target was met; absent where there is none. */

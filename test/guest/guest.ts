@@ -27,6 +27,11 @@ export interface GuestOptions {
   readonly ports: readonly number[]
   /** UEFI instead of SeaBIOS; absent: SeaBIOS. */
   readonly firmware?: UefiFirmware
+  /**
+   * `instructions`: the guest has one processor, and its clock counts the instructions that this executes, one nanosecond each, whatever
+   * else the machine does. Slow. Absent: the machine's clock.
+   */
+  readonly clock?: "instructions"
 }
 
 /** UEFI firmware of a guest, and what it starts: a disk with systemd-boot and the kernel, instead of QEMU's own way to start one. */
@@ -264,7 +269,7 @@ async function powerOn(
 }
 
 function qemuCommand(
-  { directory, image, payload, firmware }: GuestOptions,
+  { directory, image, payload, firmware, clock }: GuestOptions,
   tpm: VirtualTpm,
   forwards: ReadonlyMap<number, number>,
   added: readonly string[],
@@ -279,10 +284,11 @@ function qemuCommand(
     // QEMU must not outlive the test, however that ends.
     ...["setpriv", "--pdeathsig=KILL", "qemu-system-x86_64"],
     ...["-machine", `q35,vmport=off,smbus=off${firmware === undefined ? "" : ",smm=on"}`],
-    ...["-accel", "tcg,thread=multi", "-cpu", "max"],
+    ...["-accel", `tcg,thread=${clock === undefined ? "multi" : "single"}`, "-cpu", "max"],
+    ...(clock === undefined ? [] : ["-icount", "shift=0"]),
     ...[
       "-smp",
-      "2",
+      clock === undefined ? "2" : "1",
       "-m",
       `${MEMORY_MB}`,
       "-nodefaults",

@@ -371,20 +371,17 @@ async function firstStartSaysWhatIsMissing(guest: Guest): Promise<void> {
 }
 
 /**
- * Beside a volume that plain cryptsetup made: the kernel works by the same tables. The measured ratio is shown and not judged:
- * a guest without hardware acceleration on a busy machine says little of a hundredth. `npm run bench` judges it where there is a
- * device mapper.
+ * Beside a volume that plain cryptsetup made: the kernel works by the same tables. `npm run bench` judges the throughput, in a guest
+ * whose clock does not depend on how busy the machine is.
  */
 export async function asFastAsPlain(guest: Guest): Promise<void> {
   await guest.writeFile("/root/throughput", readFileSync(THROUGHPUT, "utf8"))
   const output = await guest.mustShell(
-    "mkdir /root/bench && sh /root/throughput /usr/sbin/cosmian_vm /root/bench 8",
+    "mkdir /root/bench && sh /root/throughput /usr/sbin/cosmian_vm /root/bench 3",
     { timeoutMs: 600_000 },
   )
-  const { sameTable, write, read } = throughputOf(output)
-  const ratios = [write, read].map(({ ours, plain }) => (ours / plain).toFixed(3))
-  console.log(`      throughput beside plain cryptsetup: write ${ratios[0]}, read ${ratios[1]}`)
-  if (!sameTable) throw new Error(`other dm-crypt and dm-integrity tables than plain cryptsetup's: ${output}`)
+  const { difference } = throughputOf(output)
+  if (difference !== null) throw new Error(`other settings than plain cryptsetup's: ${difference}`)
 }
 
 /** Debian 12's systemd opens it by /etc/crypttab, with nobody there to type; and so does fstool. */
