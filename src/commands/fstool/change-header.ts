@@ -1,4 +1,4 @@
-import { rmSync } from "node:fs"
+import { closeSync, constants, existsSync, fstatSync, fsyncSync, openSync, rmSync, writeSync } from "node:fs"
 import { dirname } from "node:path"
 import { flushDirectory, writeFileAtomically } from "../../agent/atomic-file.ts"
 import { MAX_LUKS_IMAGE } from "../../formats/luks/header.ts"
@@ -46,13 +46,36 @@ export async function replaceHeader(
   const next = trusted.digest
   if (tpm !== null && former !== null && former.reference !== "absent")
     await tpm.headers.write(name, { current: former.digest, next })
-  writeFileAtomically(volume.header, bytes, 0o600)
-  await tpm?.headers.write(name, { current: next, next: null })
+  const old = existsSync(volume.header) ? openToOverwrite(volume.header) : null
+  try {
+    writeFileAtomically(volume.header, bytes, 0o600)
+    await tpm?.headers.write(name, { current: next, next: null })
+    // The keyslots that are no more still stand where the former file was; unless somebody keeps it by another name.
+    if (old !== null && fstatSync(old).nlink === 0) overwrite(old)
+  } finally {
+    if (old !== null) closeSync(old)
+  }
 }
 
 /** Overwrites a file once before it is removed: what can be done on a disk that somebody else runs. */
-export function destroyFile(path: string, size: number): void {
-  writeFileAtomically(path, new Uint8Array(size), 0o600)
+export function destroyFile(path: string): void {
+  const fd = openToOverwrite(path)
+  try {
+    overwrite(fd)
+  } finally {
+    closeSync(fd)
+  }
   rmSync(path, { force: true })
   flushDirectory(dirname(path))
+}
+
+function openToOverwrite(path: string): number {
+  return openSync(path, constants.O_RDWR | constants.O_NOFOLLOW)
+}
+
+/** In its place: a file written anew would get another one, and leave the bytes where they are. */
+function overwrite(fd: number): void {
+  const zeros = new Uint8Array(fstatSync(fd).size)
+  for (let at = 0; at < zeros.length; ) at += writeSync(fd, zeros, at, zeros.length - at, at)
+  fsyncSync(fd)
 }

@@ -1,4 +1,4 @@
-import { existsSync, rmSync, statSync } from "node:fs"
+import { existsSync, rmSync } from "node:fs"
 import { writeFileAtomically } from "../../agent/atomic-file.ts"
 import { CodedError, UsageError } from "../../errors.ts"
 import { MAX_LUKS_IMAGE } from "../../formats/luks/header.ts"
@@ -68,7 +68,7 @@ export async function acceptHeader(work: KeyWork, unlocking: Unlocking): Promise
 /** Destroys a volume: keys first, so that nothing can be read even where the rest fails. */
 export async function wipeVolume({ volume, machine, tools }: KeyWork): Promise<void> {
   await closeVolume(volume, tools)
-  if (existsSync(volume.header)) destroyFile(volume.header, statSync(volume.header).size)
+  if (existsSync(volume.header)) destroyFile(volume.header)
   if (blockName(volume.container) === null) rmSync(volume.container, { force: true })
   else await tools.clearStart(volume.container)
   await machine.tpm?.headers.remove(volume.name)

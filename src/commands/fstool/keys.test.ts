@@ -1,6 +1,17 @@
 /** The life of a volume's keys, with the real cryptsetup and a software TPM. What needs the device mapper is shown in the guest. */
 import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test"
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { luksHeader, PASSPHRASE, resign } from "../../../test/fakes/luks.ts"
@@ -11,7 +22,7 @@ import { type SoftwareTpm, startSoftwareTpm } from "../../native/swtpm.ts"
 import { openTpmStorage } from "../../native/tpm.ts"
 import { VolumeTools } from "../../native/volume-tools.ts"
 import { headerDigest } from "../trusted-header.ts"
-import { acceptHeader, backUpHeader, restoreHeader } from "./header-care.ts"
+import { acceptHeader, backUpHeader, restoreHeader, wipeVolume } from "./header-care.ts"
 import {
   addPassphrase,
   changePassphrase,
@@ -108,6 +119,28 @@ describe("passwords", () => {
     expect(await opens(by(PASSPHRASE))).toBe("ERR_PASSPHRASE_WRONG")
     expect((await trustedHeaderOf(work.volume, work.machine)).reference).toBe("current")
     expect(await keyslots()).toEqual(["1 password"])
+  })
+
+  test("a former one's keyslot is not left on the disk, where the file with it was", async () => {
+    const former = openSync(work.volume.header, "r")
+    await changePassphrase(work, bytes(PASSPHRASE), bytes("new"))
+    expect(readFileSync(former).every((byte) => byte === 0)).toBe(true)
+    closeSync(former)
+  })
+
+  test("a second name that somebody gave the header's file keeps what it was", async () => {
+    const kept = join(work.volume.location, "kept")
+    linkSync(work.volume.header, kept)
+    await changePassphrase(work, bytes(PASSPHRASE), bytes("new"))
+    expect(readFileSync(kept).equals(luksHeader())).toBe(true)
+  })
+
+  test("a destroyed volume's keys are not left on the disk", async () => {
+    const former = openSync(work.volume.header, "r")
+    await wipeVolume(work)
+    expect(readFileSync(former).every((byte) => byte === 0)).toBe(true)
+    closeSync(former)
+    expect(existsSync(work.volume.header)).toBe(false)
   })
 
   test("another one is added, and the first can go then; the last one stays", async () => {
