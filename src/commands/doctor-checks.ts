@@ -1,3 +1,4 @@
+import { join } from "node:path"
 import { AK_HANDLES, EK_CERTIFICATES } from "../agent/attestation-key.ts"
 import type { AgentConfig } from "../agent/config.ts"
 import { CodedError } from "../errors.ts"
@@ -6,6 +7,7 @@ import { parseMeasurementList } from "../formats/ima/measurement-list.ts"
 import { parseAttest } from "../formats/tpm/attest.ts"
 import { hasAttribute, parsePublic } from "../formats/tpm/public.ts"
 import type { MeasurementListSource, Tpm } from "../native/ports.ts"
+import { DEFAULT_LOCATION, volumeAt } from "./fstool/volume-config.ts"
 
 /** What one look at the machine found, and what to do where it is not as it should be. */
 export interface Diagnosis {
@@ -47,6 +49,9 @@ const DAY_MS = 24 * 3600 * 1000
 /** Certificates that end sooner are warned of. */
 const SOON_DAYS = 14
 const IMA_ARGUMENTS = ["ima_policy", "ima_hash", "ima_template"] as const
+const AGENT_VOLUME = volumeAt(DEFAULT_LOCATION)
+const LOCAL_UNITS = "/etc/systemd/system"
+const UNITS = ["cosmian_vm_agent.service", "mount_luks.service"] as const
 const IMA_POLICY_FILE = "/etc/ima/ima-policy"
 
 type Check = (machine: ExaminedMachine) => Promise<Diagnosis | readonly Diagnosis[]>
@@ -202,6 +207,12 @@ async function checkVolume(
   const what = `volume ${name}`
   const open = readText("/proc/mounts")?.includes(`/dev/mapper/${name} `) === true
   const state = open ? "mounted" : "not mounted"
+  if (name === AGENT_VOLUME.name)
+    return fail(
+      what,
+      "in /etc/crypttab: opened with whatever header lies on the disk, and then refused by fstool",
+      "remove it from /etc/crypttab and /etc/fstab, and reboot: mount_luks.service opens it",
+    )
   if (/(^|,)(swap|plain|tmp(=|,|$))/.test(options)) return ok(what, `${state}, without a header`)
   const dump = await output(["cryptsetup", "luksDump", "--dump-json-metadata", device])
   if (dump === null)
@@ -219,6 +230,18 @@ async function checkVolume(
     )
   if (open) return ok(what, "mounted, opened by the TPM at boot")
   return warn(what, "has a TPM token and is not mounted", "see journalctl -u systemd-cryptsetup@*")
+}
+
+/** Scripts that made images of Cosmian VM 1.3 wrote units where they come before those of packages. */
+async function checkUnits({ readText, simulated }: ExaminedMachine): Promise<readonly Diagnosis[]> {
+  if (simulated) return []
+  return UNITS.filter((unit) => (readText(join(LOCAL_UNITS, unit)) ?? "") !== "").map((unit) =>
+    fail(
+      `unit ${unit}`,
+      `${join(LOCAL_UNITS, unit)} hides the package's`,
+      "remove it, systemctl daemon-reload; what you want to change goes into a drop-in: systemctl edit",
+    ),
+  )
 }
 
 function deviceOf(text: string): string {
@@ -317,6 +340,7 @@ const CHECKS: readonly (readonly [name: string, check: Check])[] = [
   ["IMA list", checkIma],
   ["IMA policy", checkKernel],
   ["volumes", checkVolumes],
+  ["units", checkUnits],
   ["agent", checkAgent],
   ["clock", checkTime],
   ["metadata service", checkMetadata],

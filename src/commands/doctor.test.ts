@@ -118,6 +118,21 @@ describe("each thing that is not well is told, and the rest is looked at all the
     expect(await problems(change)).toEqual(expected)
   })
 
+  test("what older software left: a volume that others open, units that hide those of the package", async () => {
+    const units = "/etc/systemd/system"
+    const files = {
+      ...HEALTHY_FILES,
+      "/etc/crypttab": "cosmian_vm_container /var/lib/cosmian_vm/container - tpm2-device=auto\n",
+      [`${units}/mount_luks.service`]: "[Service]\nExecStart=/root/mount_luks.sh\n",
+      // Masked, which is a link to /dev/null.
+      [`${units}/cosmian_vm_agent.service`]: "",
+    }
+    expect(await problems({}, files)).toEqual({
+      "volume cosmian_vm_container": "fail",
+      "unit mount_luks.service": "fail",
+    })
+  })
+
   test("no IMA policy; a file in its place", async () => {
     const files = { ...HEALTHY_FILES, "/proc/cmdline": "quiet" }
     expect(await problems({}, files)).toEqual({ "IMA policy": "fail" })

@@ -14,6 +14,8 @@ export interface Mapping {
   /** Device number, `major:minor`. */
   readonly device: string
   readonly suspended: boolean
+  /** Of this very mapping, and of none that comes after it in its place: sysfs gives no number twice. */
+  readonly instance: string
 }
 
 /** Whether this kernel has the device mapper, loaded or built in. */
@@ -79,8 +81,19 @@ function mappings(sys: string): Mapping[] {
     const name = at("dm/name")
     if (name === null) return []
     const device = at("dev") ?? ""
-    return [{ name, uuid: at("dm/uuid") ?? "", kernelName, device, suspended: at("dm/suspended") === "1" }]
+    const instance = instanceOf(join(sys, "class/block", kernelName, "dm"))
+    const suspended = at("dm/suspended") === "1"
+    return [{ name, uuid: at("dm/uuid") ?? "", kernelName, device, suspended, instance }]
   })
+}
+
+/**
+ * Inode of a directory in sysfs, which the kernel counts up. Empty where it has just gone.
+ * Source: linux/fs/kernfs/dir.c, __kernfs_new_node (idr_alloc_cyclic).
+ */
+function instanceOf(directory: string): string {
+  const stat = statSync(directory, { bigint: true, throwIfNoEntry: false })
+  return stat === undefined ? "" : `${stat.ino}`
 }
 
 function entries(directory: string): string[] {

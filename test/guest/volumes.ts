@@ -312,8 +312,19 @@ export async function failuresLeaveNothing(guest: Guest): Promise<void> {
   await firstStartSaysWhatIsMissing(guest)
   // A mapping that another program opened: with which header, nobody has checked.
   expectExit(await fstool(guest, `close ${NAME}`), EXIT.ok)
+  // An attempt of ours that failed does not make it ours.
+  expectCode(
+    await fstool(guest, `open ${NAME} --password-file - --json`, "not this one"),
+    "ERR_PASSPHRASE_WRONG",
+    EXIT.volume,
+  )
   const other = `cryptsetup open --disable-external-tokens --header ${VAULT}/header --key-file /run/new ${VAULT}/container ${NAME}`
   await guest.mustShell(other)
+  expectCode(await fstool(guest, `mount ${NAME} --json`), "ERR_VOLUME_BUSY", EXIT.operational)
+  await guest.mustShell(`cryptsetup close ${NAME}`)
+  expectExit(await fstool(guest, `mount ${NAME}`), EXIT.ok)
+  // Nor was it ours because the one before it was.
+  await guest.mustShell(`umount ${VAULT}/data && cryptsetup close ${NAME} && ${other}`)
   expectCode(await fstool(guest, `mount ${NAME} --json`), "ERR_VOLUME_BUSY", EXIT.operational)
   await guest.mustShell(`cryptsetup close ${NAME}`)
   expectExit(await fstool(guest, `mount ${NAME}`), EXIT.ok)
@@ -357,14 +368,17 @@ export async function hangingEnds(guest: Guest): Promise<void> {
 
 /** A machine without a TPM, as far as fstool can see, and without the agent's volume. */
 async function firstStartSaysWhatIsMissing(guest: Guest): Promise<void> {
-  const firstStart = async (encrypted: string) => {
+  const firstStart = async (encrypted: string, ...before: readonly string[]) => {
     await guest.writeFile("/run/agent.toml", `[storage]\nencrypted = "${encrypted}"\n`)
     const hidden = ["/var/lib/cosmian_vm", "/etc/cosmian_vm"].map((path) => `mount -t tmpfs tmpfs ${path}`)
     const start = "cosmian_vm fstool mount --first-start --tpm none --json"
-    const commands = [...hidden, "cp /run/agent.toml /etc/cosmian_vm", start]
+    const commands = [...hidden, "cp /run/agent.toml /etc/cosmian_vm", ...before, start]
     return guest.shell(`unshare --mount sh -c '${commands.join(" && ")}'`)
   }
   expectCode(await firstStart("required"), "ERR_STORAGE_UNAVAILABLE", EXIT.operational)
+  // One that lost its header is not a machine without one.
+  const half = await firstStart("when-possible", "touch /var/lib/cosmian_vm/container")
+  expectCode(half, "ERR_STORAGE_UNAVAILABLE", EXIT.operational)
   const allowed = await firstStart("when-possible")
   expectExit(allowed, EXIT.ok)
   expectIn("first start", allowed.stderr, "NOT encrypted")

@@ -23,7 +23,7 @@ import {
 } from "./half-made.ts"
 import { type FstoolMachine, withLocation } from "./machine.ts"
 import { checkDeviceMapper, luksPolicyOf, withHeader } from "./open-volume.ts"
-import { noteOpened } from "./opened.ts"
+import { noteOpened, noteOpening } from "./opened.ts"
 import { runSteps, type Step } from "./steps.ts"
 import type { Volume } from "./volume-config.ts"
 
@@ -224,7 +224,7 @@ const OPEN: Step<Making> = {
       },
     )
     making.trusted = trusted
-    noteOpened(volume.name)
+    noteOpening(volume.name)
     await withHeader(trusted, (file) =>
       tools.cryptsetup.open({
         header: file,
@@ -235,6 +235,7 @@ const OPEN: Step<Making> = {
         journal: true,
       }),
     )
+    noteOpened(present(volume.name))
   },
 }
 

@@ -7,7 +7,7 @@ import { type CreateWatcher, createVolume } from "./create.ts"
 import type { FstoolMachine } from "./machine.ts"
 import { readAgentConfiguration } from "./open-machine.ts"
 import { newPassword } from "./passwords.ts"
-import { DEFAULT_LOCATION, volumeAt } from "./volume-config.ts"
+import { DEFAULT_LOCATION, type Volume, volumeAt } from "./volume-config.ts"
 
 const SECTOR = 4096
 const PROGRAMS = ["cryptsetup", "dmsetup", "mkfs.ext4"]
@@ -20,7 +20,10 @@ const PROGRAMS = ["cryptsetup", "dmsetup", "mkfs.ext4"]
 export async function makeAgentVolume(machine: FstoolMachine, watcher: CreateWatcher): Promise<void> {
   const { storage } = readAgentConfiguration()
   const volume = volumeAt(DEFAULT_LOCATION)
-  if (storage.encrypted === "off" || existsSync(volume.header) || existsSync(volume.container)) return
+  if (storage.encrypted === "off") return
+  const there = [volume.header, volume.container].filter((path) => existsSync(path))
+  if (there.length === 1) throw halfThere(volume, there[0] ?? "")
+  if (there.length > 0) return
   const missing = await missingParts(machine)
   if (missing.length > 0) {
     const found = missing.join("; ")
@@ -48,6 +51,16 @@ export async function makeAgentVolume(machine: FstoolMachine, watcher: CreateWat
   } finally {
     wipe(passphrase)
   }
+}
+
+/** Never taken for a machine without a volume: the agent's files would be made anew, in clear where that is allowed. */
+function halfThere({ header, container }: Volume, found: string): CodedError {
+  return new CodedError("ERR_STORAGE_UNAVAILABLE", {
+    at: "the agent's encrypted volume",
+    expected: `${header} and ${container}`,
+    found: `only ${found}`,
+    hint: `put the other one back (a backup of the header: fstool header restore); if the data may go, remove ${found}`,
+  })
 }
 
 /** What this machine lacks for an encrypted volume that opens by itself, in words. */

@@ -14,7 +14,7 @@ import { DEFAULT_LUKS_POLICY, type LuksPolicy } from "../../policy/luks-header.t
 import { wipe } from "../passphrase.ts"
 import { openTrustedHeader, type TrustedHeader } from "../trusted-header.ts"
 import type { FstoolMachine } from "./machine.ts"
-import { forgetOpened, noteOpened, wasOpenedByUs } from "./opened.ts"
+import { forgetOpened, noteOpened, noteOpening, originOf } from "./opened.ts"
 import type { Volume } from "./volume-config.ts"
 
 /** How a volume may be unlocked. What is not asked for is not read. */
@@ -178,38 +178,53 @@ export async function openVolume(
   unlocking: Unlocking,
 ): Promise<Mapping> {
   const present = mappingOf(volume)
-  if (present !== null) {
-    if (wasOpenedByUs(volume.name)) return present
+  const origin = present === null ? null : originOf(present)
+  if (present !== null && origin === "ours") return present
+  // Of an fstool that was killed, perhaps: what it opened it would open again.
+  if (origin === "begun") await tools.cryptsetup.close(volume.name)
+  else if (origin !== null)
     throw new CodedError("ERR_VOLUME_BUSY", {
       at: `/dev/mapper/${volume.name}`,
       expected: "a mapping that fstool opened, with a header that was checked",
       found: "one of another program",
       hint: `remove the volume from /etc/crypttab and /etc/fstab; now: umount ${volume.mountPoint}; cryptsetup close ${volume.name}`,
     })
-  }
   checkDeviceMapper()
   const trusted = await trustedHeaderOf(volume, machine)
-  noteOpened(volume.name)
-  await withKey(volume, trusted, machine, unlocking, (key, keyslot) =>
-    withHeader(trusted, (header) =>
-      tools.cryptsetup.open({
-        header,
-        container: volume.container,
-        name: volume.name,
-        key,
-        keyslot,
-        journal: true,
-      }),
-    ),
-  )
+  const mapping = await mapNoted(volume, trusted, machine, tools, unlocking)
   if (trusted.reference === "absent") {
     const name = { volume: volume.name, pcrs: volume.headerPcrs }
     await machine.tpm?.headers.write(name, { current: trusted.digest, next: null })
     machine.talk(`${volume.name}: the TPM did not know this header; it remembers it from now on`)
   }
+  return mapping
+}
+
+/** Maps a volume, and notes that the mapping is ours: not before it is, and no longer where it failed. */
+async function mapNoted(
+  volume: Volume,
+  trusted: TrustedHeader,
+  machine: FstoolMachine,
+  tools: VolumeTools,
+  unlocking: Unlocking,
+): Promise<Mapping> {
+  const { name, container } = volume
+  noteOpening(name)
+  try {
+    await withKey(volume, trusted, machine, unlocking, (key, keyslot) =>
+      withHeader(trusted, (header) =>
+        tools.cryptsetup.open({ header, container, name, key, keyslot, journal: true }),
+      ),
+    )
+  } catch (error) {
+    forgetOpened(name)
+    throw error
+  }
   const mapping = mappingOf(volume)
-  if (mapping !== null) return mapping
-  throw new CodedError("ERR_PROGRAM_FAILED", { at: volume.name, found: "no mapping after cryptsetup open" })
+  if (mapping === null)
+    throw new CodedError("ERR_PROGRAM_FAILED", { at: name, found: "no mapping after cryptsetup open" })
+  noteOpened(mapping)
+  return mapping
 }
 
 /** @throws CodedError ERR_STORAGE_UNAVAILABLE */
