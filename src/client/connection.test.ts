@@ -170,3 +170,16 @@ test("a server that speaks no TLS: ERR_CONNECT; one that says nothing: ERR_TIMEO
   plain.stop(true)
   mute.stop(true)
 })
+
+test("a port that speaks no TLS is told so", async () => {
+  const plain = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("x") })
+  try {
+    const opened = Connection.open({ host: "127.0.0.1", port: plain.port ?? 0 }, { timeoutMs: 2000 })
+    expect(await opened.catch((error: unknown) => error)).toMatchObject({
+      code: "ERR_CONNECT",
+      hint: "check that the service on this port speaks TLS",
+    })
+  } finally {
+    await plain.stop(true)
+  }
+})

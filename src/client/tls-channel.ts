@@ -115,7 +115,7 @@ function connectError(place: string, error: Error & { code?: string }): AgentErr
     at: place,
     expected: "a TLS server",
     found: error.code === undefined ? error.message : `${error.code} (${error.message})`,
-    hint: hintFor(error.code),
+    hint: `${hintFor(error.code)}${/:443$/.test(place) ? "; agents listen on port 5555 unless told otherwise" : ""}`,
     cause: error,
   })
 }
@@ -130,6 +130,7 @@ function hintFor(code: string | undefined): string {
       return "check the host name"
     case "ECONNRESET":
     case "EPIPE":
+    case "ERR_SSL_WRONG_VERSION_NUMBER":
       return "check that the service on this port speaks TLS"
     default:
       return "check host, port and network"

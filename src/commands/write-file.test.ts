@@ -31,6 +31,11 @@ test("the old file stays until the new one is whole", () => {
   expect(readFileSync(path, "utf8")).toBe("new")
 })
 
+test("a place that is not there is told by the name that was asked for", () => {
+  const path = join(dir, "absent", "file")
+  expect(() => beginFile(path, 0o644)).toThrow(expect.objectContaining({ code: "ENOENT", path }))
+})
+
 test("an abandoned file leaves nothing behind", () => {
   const before = readdirSync(dir)
   beginFile(join(dir, "b"), 0o644).abandon()

@@ -34,7 +34,7 @@ export function beginFile(path: string, mode: number): PendingFile {
     dirname(target),
     `.${basename(target).slice(0, 100)}.${randomBytes(6).toString("hex")}.tmp`,
   )
-  let fd: number | null = openSync(temporary, "wx", mode)
+  let fd: number | null = openNew(temporary, target, mode)
   const close = () => {
     if (fd !== null) closeSync(fd)
     fd = null
@@ -61,6 +61,15 @@ export function beginFile(path: string, mode: number): PendingFile {
       close()
       rmSync(temporary, { force: true })
     },
+  }
+}
+
+/** What goes wrong is told with the name that was asked for. */
+function openNew(temporary: string, target: string, mode: number): number {
+  try {
+    return openSync(temporary, "wx", mode)
+  } catch (error) {
+    throw error instanceof Error ? Object.assign(error, { path: target }) : error
   }
 }
 

@@ -34,17 +34,23 @@ export function readVolumes(file: string): Volume[] {
  * @throws UsageError ERR_VOLUME_UNKNOWN
  */
 export function findVolume(volumes: readonly Volume[], wanted: string | null): Volume {
+  if (volumes.length === 0)
+    throw new UsageError("ERR_VOLUME_UNKNOWN", {
+      at: wanted ?? "volume",
+      expected: "a volume",
+      found: "none on this machine",
+      hint: "make one: cosmian_vm fstool create --size 10GB",
+    })
   const names = volumes.map(({ name }) => name)
-  const expected = names.length === 0 ? "a volume" : `one of ${names.join(", ")}`
+  const expected = `one of ${names.join(", ")}`
   if (wanted === null) {
     const [only] = volumes
     if (only !== undefined && volumes.length === 1) return only
     throw new UsageError("ERR_VOLUME_UNKNOWN", {
       at: "volume",
       expected,
-      found: volumes.length === 0 ? "none on this machine" : "no name",
-      hint:
-        volumes.length === 0 ? "make one: cosmian_vm fstool create --size 10GB" : "say which one is meant",
+      found: "no name",
+      hint: "say which one is meant",
     })
   }
   const path = tidyPath(wanted)
