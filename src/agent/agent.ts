@@ -2,7 +2,7 @@ import { hostname } from "node:os"
 import { join } from "node:path"
 import { AgentError } from "../errors.ts"
 import type { Devices } from "../native/ports.ts"
-import { type AgentDependencies, createAgentApp, createBootstrapApp, deliveriesOf, ownersOf } from "./app.ts"
+import { type AgentDependencies, createAgentApp, createBootstrapApp, memoryOf, ownersOf } from "./app.ts"
 import { type Applications, createApplications } from "./applications.ts"
 import { AttestationKey } from "./attestation-key.ts"
 import { Bootstrap, provisionedEnvironment } from "./bootstrap.ts"
@@ -61,7 +61,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
   const snapshots = createSnapshots({ config, describe, version, host, now, log })
   const shared = {
     queue: new FairQueue(config.limits),
-    deliveries: deliveriesOf(config),
+    memory: memoryOf(config),
     nonces: new RequestNonces(now),
     owners: ownersOf(config),
     sealing: new SealingKey(),

@@ -327,6 +327,32 @@ describe("writes", () => {
     }
   })
 
+  test("A3: where no application is configured, a body of some kilobytes is too large", async () => {
+    const body = "x".repeat(9000)
+    for (const path of ["/v1/owner", "/v1/tpm/activate-credential", "/v1/app/restart"])
+      expect(await refusal(await make().app.request(path, { method: "POST", body }))).toEqual([
+        413,
+        "ERR_TOO_LARGE",
+      ])
+  })
+
+  test("A3: bodies that one client sends and does not end are held up to its share", async () => {
+    const { app } = make("[limits]\nwaiting_per_client = 2\n[auth]\nopen_writes = true\n")
+    const endless = () => ({
+      method: "POST",
+      body: new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10_000)) }),
+    })
+    const held = [app.request("/app/init", endless()), app.request("/app/init", endless())]
+    expect(await refusal(await app.request("/app/init", endless()))).toEqual([503, "ERR_BUSY"])
+    const other = await app.request(
+      "/app/init",
+      { method: "POST", body: '{"content":""}' },
+      { address: "::1" },
+    )
+    expect(other.status).toBe(200)
+    expect(held).toHaveLength(2)
+  })
+
   test("a body over the limit: 413", async () => {
     const { app } = make("[auth]\nopen_writes = true\n[limits]\nbody_bytes = 100\n")
     const response = await app.request("/app/init", init({ "content-length": "300" }, "A".repeat(280)))

@@ -1,4 +1,4 @@
-import { type Context, Hono } from "hono"
+import { type Context, Hono, type MiddlewareHandler } from "hono"
 import { bodyLimit } from "hono/body-limit"
 import { AgentError } from "../errors.ts"
 import type { Devices } from "../native/ports.ts"
@@ -7,11 +7,12 @@ import { AttestationKey } from "./attestation-key.ts"
 import { WriteGuard } from "./auth.ts"
 import type { Bootstrap } from "./bootstrap.ts"
 import type { AgentConfig } from "./config.ts"
-import { Deliveries } from "./deliveries.ts"
+import { deliver } from "./deliver.ts"
 import { errorResponse } from "./error-response.ts"
 import { clientOf, FairQueue } from "./fair-queue.ts"
 import type { TlsIdentity } from "./identity.ts"
 import type { Log } from "./log.ts"
+import { MemoryShare } from "./memory-share.ts"
 import { Owners } from "./owners.ts"
 import { RequestNonces } from "./request-nonces.ts"
 import { applicationRoutes } from "./routes/applications.ts"
@@ -40,7 +41,7 @@ export interface AgentDependencies {
   /** Shared by the apps of one process, so that its limits hold over a change of certificate. */
   readonly queue?: FairQueue
   /** Shared likewise. */
-  readonly deliveries?: Deliveries
+  readonly memory?: MemoryShare
   /** Shared likewise: nonces of signed requests are good once, whatever server instance they come to. */
   readonly nonces?: RequestNonces
   readonly owners?: Owners
@@ -64,6 +65,7 @@ export type AgentApp = Hono<AgentEnv>
 
 /** What one group of routes needs beside the dependencies. */
 export interface RouteContext extends AgentDependencies {
+  readonly memory: MemoryShare
   readonly key: AttestationKey | null
   readonly nonces: RequestNonces
   readonly sealing: SealingKey
@@ -75,20 +77,23 @@ export interface RouteContext extends AgentDependencies {
     signal: AbortSignal,
     task: () => Promise<T>,
   ) => Promise<T>
-  /** Answers with a large body, chunk by chunk; `encode` as in {@link Deliveries.start}. */
+  /** Answers with a large body, chunk by chunk; `encode` as in {@link deliver}. */
   readonly deliver: (
     c: Context<AgentEnv>,
     type: "application/json" | "application/octet-stream",
     bytes: Uint8Array,
-    encode?: Parameters<Deliveries["start"]>[3],
+    encode?: Parameters<typeof deliver>[4],
   ) => Response
 }
 
 /** A device that has not answered after this many seconds will not. Real TPMs take seconds for a key. */
 const DEVICE_SECONDS = 60
 
-/** Bytes of large answers that may be on their way before clients have to read what they asked for. */
-const DELIVERY_BYTES = 64 * 1024 * 1024
+/** Bytes of large bodies and answers that are held before clients have to end what they began. */
+const HELD_BYTES = 64 * 1024 * 1024
+/** Requests with a large body: what configures an application. All others are small. */
+const LARGE_BODIES = ["/app/init", "/v1/app/init", "/v1/bootstrap"]
+const SMALL_BODY = 8 * 1024
 
 /** The agent's HTTP interface. Reading is open: evidence is public by design. Writing needs credentials. */
 export function createAgentApp(dependencies: AgentDependencies): AgentApp {
@@ -118,7 +123,7 @@ export function createBootstrapApp(dependencies: AgentDependencies, bootstrap: B
 function routeContext(dependencies: AgentDependencies): RouteContext {
   const { config, log, devices, identity, now } = dependencies
   const queue = dependencies.queue ?? new FairQueue(config.limits)
-  const deliveries = dependencies.deliveries ?? deliveriesOf(config)
+  const memory = dependencies.memory ?? memoryOf(config)
   const {
     nonces = new RequestNonces(now),
     owners = ownersOf(config),
@@ -126,6 +131,7 @@ function routeContext(dependencies: AgentDependencies): RouteContext {
   } = dependencies
   return {
     ...dependencies,
+    memory,
     nonces,
     sealing,
     guard: new WriteGuard({ auth: config.auth, owners, nonces, spki: identity.spki, log }),
@@ -143,14 +149,14 @@ function routeContext(dependencies: AgentDependencies): RouteContext {
       // To HEAD nothing is delivered, and nobody would end it.
       if (c.req.method === "HEAD") return c.body(null, 200, headers)
       const client = clientOf(c.env?.address ?? "")
-      const body = deliveries.start(client, bytes, c.req.raw.signal, encode)
+      const body = deliver(memory, client, bytes, c.req.raw.signal, encode)
       return body instanceof Uint8Array ? c.body(body, 200, headers) : c.body(body, 200, headers)
     },
   }
 }
 
 /** An app without routes: errors with codes, a line of log for each request, a limit for bodies. */
-function bareApp({ log, config }: RouteContext): AgentApp {
+function bareApp({ log, config, memory }: RouteContext): AgentApp {
   const app: AgentApp = new Hono<AgentEnv>()
   app.onError((error, c) => errorResponse(error, c, log))
   app.notFound((c) =>
@@ -168,13 +174,31 @@ function bareApp({ log, config }: RouteContext): AgentApp {
       client: c.env?.address ?? "",
     })
   })
-  app.use(bodyLimit({ maxSize: config.limits.bodyBytes }))
+  app.use(boundedBody(config.limits.bodyBytes, memory))
   return app
 }
 
-/** Answers to one client at a time as requests of it may wait. */
-export function deliveriesOf({ limits }: AgentConfig): Deliveries {
-  return new Deliveries({ bytes: DELIVERY_BYTES, perClient: limits.waitingPerClient })
+/** Refuses a body that is too large before it is read, and holds no more large ones for a client than its share. */
+function boundedBody(largest: number, memory: MemoryShare): MiddlewareHandler<AgentEnv> {
+  const large = bodyLimit({ maxSize: largest })
+  const small = bodyLimit({ maxSize: Math.min(SMALL_BODY, largest) })
+  return async (c, next) => {
+    if (!LARGE_BODIES.includes(c.req.path)) return small(c, next)
+    const length = Number(c.req.header("content-length"))
+    const declared = c.req.header("transfer-encoding") === undefined && Number.isSafeInteger(length)
+    if (declared && (length <= SMALL_BODY || length > largest)) return large(c, next)
+    const giveBack = memory.take(clientOf(c.env?.address ?? ""), declared ? length : largest)
+    try {
+      return await large(c, next)
+    } finally {
+      giveBack()
+    }
+  }
+}
+
+/** For one client as many pieces as requests of it may wait. */
+export function memoryOf({ limits }: AgentConfig): MemoryShare {
+  return new MemoryShare({ bytes: HELD_BYTES, perClient: limits.waitingPerClient })
 }
 
 /** The owners that the configuration says, with the one that claimed this VM. */
