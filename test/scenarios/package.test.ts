@@ -1,9 +1,17 @@
 /** Both packages hold the very executable that the other scenarios run, in the right places. */
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { createHash } from "node:crypto"
-import { copyFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { buildPackages, type Packages } from "../../scripts/package.ts"
 import { thisMachine } from "../../scripts/targets.ts"
 import { VERSION } from "../../src/version.ts"
@@ -65,6 +73,47 @@ test.skipIf(!packaging)("the configuration is kept on upgrades and not readable 
     /^-rw-r----- root\/root .*\/etc\/cosmian_vm\/agent\.toml$/m,
   )
   expect(output("rpm", "-qp", "--configfiles", packages.rpm)).toBe("/etc/cosmian_vm/agent.toml\n")
+})
+
+/** A package of 1.3 with its unit under /lib, which is a link to /usr/lib by now. */
+function oldPackage(): string {
+  const tree = join(dir, "old")
+  for (const [path, content] of [
+    [
+      "DEBIAN/control",
+      "Package: cosmian-vm-agent\nVersion: 1.3.0\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n",
+    ],
+    ["DEBIAN/conffiles", "/etc/cosmian_vm/agent.toml\n"],
+    ["etc/cosmian_vm/agent.toml", "[agent]\n"],
+    ["lib/systemd/system/cosmian_vm_agent.service", "old"],
+  ] as const) {
+    mkdirSync(dirname(join(tree, path)), { recursive: true })
+    writeFileSync(join(tree, path), content)
+  }
+  output("dpkg-deb", "--root-owner-group", "--build", tree, `${tree}.deb`)
+  return `${tree}.deb`
+}
+
+test.skipIf(!packaging)("the package of 1.3 has to go first, and takes none of our files with it", () => {
+  const root = join(dir, "root")
+  mkdirSync(join(root, "var/lib/dpkg/info"), { recursive: true })
+  mkdirSync(join(root, "var/lib/dpkg/updates"))
+  mkdirSync(join(root, "usr/lib"), { recursive: true })
+  symlinkSync("usr/lib", join(root, "lib"))
+  writeFileSync(join(root, "var/lib/dpkg/status"), "")
+  const forced = ["not-root", "script-chrootless", "depends", "confold", "bad-path"]
+  const dpkg = (...args: string[]) =>
+    output("dpkg", `--root=${root}`, `--force-${forced.join(",")}`, "--log=/dev/null", ...args)
+  dpkg("--install", oldPackage())
+  writeFileSync(join(root, "etc/cosmian_vm/agent.toml"), "[agent]\nport = 1\n")
+  expect(() => dpkg("--install", packages.deb)).toThrow("conflicting packages")
+  dpkg("--remove", "cosmian-vm-agent")
+  dpkg("--install", packages.deb)
+  dpkg("--purge", "cosmian-vm-agent")
+  expect(readFileSync(join(root, "usr/lib/systemd/system/cosmian_vm_agent.service"), "utf8")).toContain(
+    "/usr/sbin/cosmian_vm_agent",
+  )
+  expect(readFileSync(join(root, "etc/cosmian_vm/agent.toml"), "utf8")).toBe("[agent]\nport = 1\n")
 })
 
 test.skipIf(!packaging || !have("lintian"))("lintian finds neither errors nor warnings in the .deb", () => {
