@@ -176,6 +176,38 @@ describe("signatures of content and of metadata", () => {
     ).toMatchObject(UNSIGNED)
   })
 
+  test("so does one of fs-verity, where the entry says that its digest is one", () => {
+    const attributes: [string, Uint8Array][] = [["security.ima", signFile(signer, "n", { verity: true })]]
+    const held = metadataFields({ attributes, ...owner })
+    const template = BUILT_IN_TEMPLATES["evm-sig"].replace("d-ng|", "d-ngv2|")
+    const made = (content: "verity" | "file", own: string) =>
+      file("/usr/bin/n", own, { template, content, fields: held })
+    expect(judged([made("verity", "n")], forContent)).toMatchObject(SIGNED)
+    expect(judged([made("verity", "n")], forMetadata)).toMatchObject({ signed: 0 })
+    expect(judged([made("verity", "m")], forContent)).toMatchObject({ signed: 0 })
+    expect(judged([made("file", "n")], forContent)).toMatchObject(UNSIGNED)
+  })
+
+  test("a portable signature of version 3 is over the digest with its kind", () => {
+    const value = new Uint8Array([4, 4, ...digestOf("n", "sha256")])
+    const hashed = createHash("sha256")
+      .update(Buffer.concat([value, misc]))
+      .digest()
+    const made = (kind: number, version: number) => {
+      const signature = sign("sha256", Buffer.concat([Buffer.of(kind, 4), hashed]), signer.privateKey)
+      const head = [5, version, 4, ...Buffer.from(signer.keyId, "hex"), 0, signature.length]
+      const whole = {
+        ...metadataFields({ attributes: [["security.ima", value]], ...owner }),
+        evmsig: new Uint8Array([...head, ...signature]),
+      }
+      return file("/n", "n", { template: "evm-sig", fields: whole })
+    }
+    expect(judged([made(5, 3)], forMetadata)).toMatchObject(SIGNED)
+    expect(judged([made(5, 3)], forContent)).toMatchObject(UNSIGNED)
+    for (const other of [made(5, 2), made(3, 3), made(6, 3)])
+      expect(judged([other], forMetadata)).toMatchObject(UNSIGNED)
+  })
+
   test("a digest of SHA-1, or of another algorithm than the entry's, is none", () => {
     const made = (prefix: number[], algorithm: "sha1" | "sha256") => {
       const value = new Uint8Array([...prefix, ...digestOf("n", algorithm)])

@@ -4,6 +4,7 @@ import { HASH_ALGORITHMS } from "../formats/hash-algorithms.ts"
 import { toHex } from "../formats/hex.ts"
 import { fieldBytes, fileDigest, type MeasurementList } from "../formats/ima/measurement-list.ts"
 import { type MetadataFields, parseFileMetadata } from "../formats/ima/metadata.ts"
+import { KIND_NUMBERS } from "../formats/ima/signature.ts"
 import { CONTENT_NAMES, type Content } from "../formats/ima/template.ts"
 import { verifyEvmSignature } from "../verify/evm-signature.ts"
 import { verifyAppendedSignature } from "../verify/ima-modsig.ts"
@@ -98,20 +99,17 @@ function signaturesOf(list: MeasurementList, index: number): Signature[] {
   return found
 }
 
-/** `security.ima` among the attributes, where it is a signature of the content by itself. Null: it is none, or not there. */
+/** `security.ima` among the attributes, where it is a signature of content or fs-verity digest by itself. Null: it is none, or not there. */
 function signatureAmong(metadata: MetadataFields): Uint8Array | null {
   if (metadata.xattrnames === null) return null
   try {
     const { ima } = parseFileMetadata(metadata)
-    return ima[0] === IMA_SIGNATURE ? ima : null
+    return ima[0] === KIND_NUMBERS.ima || ima[0] === KIND_NUMBERS.verity ? ima : null
   } catch (error) {
     if (error instanceof CodedError) return null
     throw error
   }
 }
-
-/** Source: Linux 6.12, security/integrity/integrity.h, EVM_IMA_XATTR_DIGSIG. */
-const IMA_SIGNATURE = 0x03
 
 function metadataOf(list: MeasurementList, index: number): MetadataFields {
   return {

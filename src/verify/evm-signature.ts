@@ -3,6 +3,7 @@ import { bytesEqual } from "../formats/hex.ts"
 import type { FileMetadata } from "../formats/ima/metadata.ts"
 import { HASH_NUMBERS, parseFileSignature } from "../formats/ima/signature.ts"
 import {
+  fileIdDigest,
   type ImaKey,
   type MeasuredDigest,
   type SignedFile,
@@ -20,7 +21,8 @@ const MISC_BYTES = 24
 /**
  * Verifies a portable signature of EVM, as `security.evm` holds it and a field `evmsig` repeats it. It is over a file's metadata, and
  * says something of the content only by `security.ima` among them: that has to be the measured digest itself.
- * Source: Linux 6.12, security/integrity/evm/evm_crypto.c (evm_calc_hmac_or_hash, hmac_add_misc), of 64-bit machines.
+ * Source: Linux 6.12, security/integrity/evm/evm_crypto.c (evm_calc_hmac_or_hash, hmac_add_misc), of 64-bit machines; version 3:
+ * the linux-integrity tree of March 2026, digsig_asymmetric.c (calc_file_id_hash).
  * @param measured digest of the entry that signature and metadata are in
  * @throws ParseError as parseFileSignature; VerifyError ERR_IMA_SIGNATURE, ERR_IMA_SIGNATURE_KEY
  */
@@ -31,15 +33,15 @@ export function verifyEvmSignature(
   keys: readonly ImaKey[],
 ): Verified<SignedFile> {
   const { kind, version, hashAlgorithm, keyId, signature: value } = parseFileSignature(signature)
-  if (kind !== "evm-portable" || version !== 2)
-    throw wrongSignature("a portable signature of EVM, version 2", `kind ${kind}, version ${version}`)
+  if (kind !== "evm-portable") throw wrongSignature("a portable signature of EVM", `kind ${kind}`)
   const algorithm = HASH_NUMBERS[hashAlgorithm] ?? `number ${hashAlgorithm}`
   if (!SIGNED_HASHES.includes(algorithm)) throw wrongSignature(SIGNED_HASHES.join(", "), algorithm)
   if (!isDigestOf(metadata.ima, measured))
     throw wrongSignature("the measured digest in security.ima", "another, or none")
-  const digest = new Uint8Array(
+  const hashed = new Uint8Array(
     createHash(algorithm).update(metadata.values).update(miscellaneous(metadata)).digest(),
   )
+  const digest = version === 2 ? hashed : fileIdDigest(kind, algorithm, hashAlgorithm, hashed)
   const trusted = keys.filter(({ signs }) => signs === "metadata")
   return verifyHeld({ keyId, value, algorithm, digest }, trusted, "--evm-key")
 }

@@ -121,6 +121,24 @@ describe("signatures by keys made here", () => {
       )
   })
 
+  test("version 3 of a file's content: what is signed says what it is of", () => {
+    for (const algorithm of ["sha256", "sha384", "sha512"] as const) {
+      const third = signFile(signer, "x", { algorithm, version: 3 })
+      expect(verifyFileSignature(third, measured("x", algorithm), signer.keys).keyId).toBe(signer.keyId)
+      for (const [signature, content, kind] of [
+        [third, "y", "file"],
+        [third, "x", "verity"],
+        [third.with(0, 6), "x", "verity"],
+        [third.with(0, 6), "x", "file"],
+        [third.with(1, 2), "x", "file"],
+        [signFile(signer, "x", { algorithm, verity: true }).with(0, 3), "x", "file"],
+      ] as const)
+        expect(() =>
+          verifyFileSignature(signature, measured(content, algorithm, kind), signer.keys),
+        ).toThrowCode("ERR_IMA_SIGNATURE")
+    }
+  })
+
   test.each([
     ["3006020100020100", "zeros"],
     ["3006020101020100", "s of zero"],

@@ -1,7 +1,12 @@
 import { createHash, createPublicKey, type KeyObject } from "node:crypto"
 import { ParseError, VerifyError } from "../errors.ts"
 import { bytesEqual, toHex } from "../formats/hex.ts"
-import { HASH_NUMBERS, parseFileSignature } from "../formats/ima/signature.ts"
+import {
+  type FileSignature,
+  HASH_NUMBERS,
+  KIND_NUMBERS,
+  parseFileSignature,
+} from "../formats/ima/signature.ts"
 import type { Content } from "../formats/ima/template.ts"
 import { parsePem } from "../formats/pem.ts"
 import { OID_SUBJECT_KEY_ID, parseCertificate } from "../formats/x509/certificate.ts"
@@ -111,7 +116,8 @@ function unusable(expected: string, found: string, cause?: unknown): VerifyError
 
 /**
  * Verifies a file's signature, as `security.ima` holds it and a `sig` field repeats it, over the measured digest.
- * Source: Linux 6.12, security/integrity/digsig_asymmetric.c and ima_appraise.c (calc_file_id_hash).
+ * Source: Linux 6.12, security/integrity/digsig_asymmetric.c and ima_appraise.c (calc_file_id_hash); version 3 of a file's content: the
+ * linux-integrity tree of March 2026.
  * @param measured digest of a measurement list that was verified (`verifyMeasurementList`)
  * @throws ParseError as parseFileSignature; VerifyError ERR_IMA_SIGNATURE, ERR_IMA_SIGNATURE_KEY
  */
@@ -123,7 +129,7 @@ export function verifyFileSignature(
   const { kind, version, hashAlgorithm, keyId, signature: value } = parseFileSignature(signature)
   const algorithm = HASH_NUMBERS[hashAlgorithm] ?? `number ${hashAlgorithm}`
   const fits =
-    (kind === "ima" && version === 2 && measured.content === "file") ||
+    (kind === "ima" && measured.content === "file") ||
     (kind === "verity" && version === 3 && measured.content === "verity")
   if (!fits)
     throw wrongSignature(
@@ -133,7 +139,8 @@ export function verifyFileSignature(
   if (!SIGNED_HASHES.includes(algorithm)) throw wrongSignature(SIGNED_HASHES.join(", "), algorithm)
   if (algorithm !== measured.algorithm)
     throw wrongSignature(`a signature over ${measured.algorithm}`, `over ${algorithm}`)
-  const digest = kind === "ima" ? measured.digest : fileIdDigest(algorithm, hashAlgorithm, measured.digest)
+  const digest =
+    version === 2 ? measured.digest : fileIdDigest(kind, algorithm, hashAlgorithm, measured.digest)
   const trusted = keys.filter(({ signs }) => signs === "content")
   return verifyHeld({ keyId, value, algorithm, digest }, trusted, "--ima-key")
 }
@@ -174,9 +181,16 @@ function isSigned(algorithm: string, digest: Uint8Array, key: KeyObject, signatu
     : isEcdsaSigned(digest, key, signature)
 }
 
-/** What version 3 signs: type of the signature (6, fs-verity), hash algorithm, digest. Its own hash is the same algorithm. */
-function fileIdDigest(algorithm: string, number: number, digest: Uint8Array): Uint8Array {
-  return new Uint8Array(createHash(algorithm).update(Uint8Array.of(6, number)).update(digest).digest())
+/** What version 3 signs: type of the signature, hash algorithm, digest. Its own hash is the same algorithm. */
+export function fileIdDigest(
+  kind: FileSignature["kind"],
+  algorithm: string,
+  number: number,
+  digest: Uint8Array,
+): Uint8Array {
+  return new Uint8Array(
+    createHash(algorithm).update(Uint8Array.of(KIND_NUMBERS[kind], number)).update(digest).digest(),
+  )
 }
 
 export function wrongSignature(expected: string, found: string): VerifyError<"ERR_IMA_SIGNATURE"> {

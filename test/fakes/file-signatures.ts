@@ -85,19 +85,25 @@ export function metadataFields(metadata: {
   }
 }
 
-/** `security.ima` of version 2, or of version 3 for fs-verity, by a key made for the test. */
+/** `security.ima` of version 2, or of version 3 (always for fs-verity), by a key made for the test. */
 export function signFile(
   signer: { readonly privateKey: KeyObject; readonly keyId: string },
   content: string | Uint8Array,
-  more: { readonly algorithm?: "sha256" | "sha384" | "sha512" | "sha1"; readonly verity?: boolean } = {},
+  more: {
+    readonly algorithm?: "sha256" | "sha384" | "sha512" | "sha1"
+    readonly verity?: boolean
+    readonly version?: 2 | 3
+  } = {},
 ): Uint8Array {
   const { algorithm = "sha256", verity = false } = more
+  const { version = verity ? 3 : 2 } = more
   const number = { sha1: 2, sha256: 4, sha384: 5, sha512: 6 }[algorithm]
   const digest = createHash(algorithm).update(content).digest()
-  const signed = verity ? Buffer.concat([Buffer.of(6, number), digest]) : Buffer.from(content)
+  const kind = verity ? 6 : 3
+  const signed = version === 3 ? Buffer.concat([Buffer.of(kind, number), digest]) : Buffer.from(content)
   const signature = sign(algorithm, signed, signer.privateKey)
   return new Uint8Array([
-    ...[verity ? 6 : 3, verity ? 3 : 2, number],
+    ...[kind, version, number],
     ...Buffer.from(signer.keyId, "hex"),
     ...[signature.length >> 8, signature.length & 0xff],
     ...signature,

@@ -1,12 +1,9 @@
 import { ParseError } from "../../errors.ts"
 import { toHex } from "../hex.ts"
 
-/** Kinds of signature that a `sig` field holds, by their first byte. */
-const KINDS = new Map([
-  [0x03, "ima"],
-  [0x05, "evm-portable"],
-  [0x06, "verity"],
-] as const satisfies [number, string][])
+/** Kinds of signature that a `sig` field holds, with their first byte. Source: Linux 6.12, integrity.h, enum evm_ima_xattr_type. */
+export const KIND_NUMBERS = { ima: 0x03, "evm-portable": 0x05, verity: 0x06 } as const
+const KINDS = ["ima", "evm-portable", "verity"] as const satisfies readonly (keyof typeof KIND_NUMBERS)[]
 
 /**
  * Names of hash algorithms by the kernel's numbers.
@@ -40,8 +37,8 @@ export const HASH_NUMBERS: readonly string[] = [
 
 /** The signature of a file: content of `security.ima` as measured by template ima-sig. */
 export interface FileSignature {
-  readonly kind: "ima" | "evm-portable" | "verity"
-  /** 2, or 3 for fs-verity. */
+  readonly kind: keyof typeof KIND_NUMBERS
+  /** 2: over the bare digest; 3: over the digest with what it is of, as always for fs-verity. */
   readonly version: number
   /** Kernel's number of the hash algorithm (`enum hash_algo`). */
   readonly hashAlgorithm: number
@@ -71,7 +68,7 @@ export function parseFileSignature(bytes: Uint8Array): FileSignature {
       expected: `a header of ${HEADER_BYTES} bytes`,
       found: `${bytes.length}`,
     })
-  const kind = [...KINDS].find(([number]) => number === type)?.[1]
+  const kind = KINDS.find((name) => KIND_NUMBERS[name] === type)
   if (kind === undefined || version < 2 || version > 3)
     throw new ParseError("ERR_UNSUPPORTED", {
       at: "file signature",
