@@ -140,11 +140,9 @@ describe("problems", () => {
 })
 
 test("names: lower case, ASCII, once each, and nothing that is no DNS name", () => {
-  expect(certificateNamesOf(["Vm.Example.COM", "vm.example.com", "bücher.example", "*.a.example"])).toEqual([
-    "vm.example.com",
-    "xn--bcher-kva.example",
-    "*.a.example",
-  ])
+  expect(
+    certificateNamesOf(["Vm.Example.COM", "vm.example.com", "bücher.example", "*.a.example"], "-d"),
+  ).toEqual(["vm.example.com", "xn--bcher-kva.example", "*.a.example"])
   for (const bad of [
     "",
     "x",
@@ -159,7 +157,7 @@ test("names: lower case, ASCII, once each, and nothing that is no DNS name", () 
     `${"a".repeat(64)}.example`,
     `${"a.".repeat(127)}example`,
   ])
-    expect(() => certificateNamesOf([bad])).toThrowCode("ERR_BAD_VALUE")
+    expect(() => certificateNamesOf([bad], "-d")).toThrowCode("ERR_BAD_VALUE")
   expect(directoryOf("*.a.example")).toBe("_wildcard.a.example")
 })
 
@@ -240,7 +238,7 @@ test("settings are written and read back, for each kind of challenge", () => {
     directory: "https://ca.test/dir",
     caFile: null,
     email: null,
-    key: { type: "p256", reuse: true, derived: { salt: "00ff", simulate: null } },
+    key: { type: "p256", reuse: true, derived: { salt: "00ff", simulate: null }, file: null },
     profile: "short",
     output: "/x",
     deployHooks: [["nginx", "-s", "reload"]],

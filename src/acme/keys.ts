@@ -1,4 +1,5 @@
 import { createPrivateKey, createPublicKey } from "node:crypto"
+import { readFileSync, statSync } from "node:fs"
 import { AcmeError } from "../errors.ts"
 import { loadLibrary } from "./connection.ts"
 import { KEY_TYPES, type KeyType } from "./kinds.ts"
@@ -21,6 +22,17 @@ export async function makeRequest(keyPem: string, names: readonly string[]): Pro
   const { crypto } = await loadLibrary()
   const [, csr] = await crypto.createCsr({ altNames: [...names] }, keyPem)
   return csr.toString()
+}
+
+/** Bytes; the largest kind has some 3000. */
+const MAX_KEY_BYTES = 64 * 1024
+
+/** The key in a file. @throws AcmeError ERR_ACME_WORKSPACE for what is no key, or of a kind that is not made here */
+export function readKey(file: string): string {
+  const size = statSync(file, { throwIfNoEntry: false })?.size ?? 0
+  const pem = size > 0 && size <= MAX_KEY_BYTES ? readFileSync(file, "utf8") : ""
+  keyTypeOf(pem, file)
+  return pem
 }
 
 /**

@@ -4,7 +4,7 @@ import { type AccountBinding, AcmeConnection, type AcmeDirectory, fetchDirectory
 import { DnsHook, type RunHook } from "./dns-solver.ts"
 import { HttpListener, Webroot } from "./http-solver.ts"
 import { issue } from "./issue.ts"
-import { keyTypeOf, makeKey } from "./keys.ts"
+import { keyTypeOf, makeKey, readKey } from "./keys.ts"
 import type { AcmeNetwork } from "./network.ts"
 import { fetchRenewalWindow, renewalTime, timeWithin } from "./renewal-info.ts"
 import type {
@@ -217,12 +217,13 @@ function requireProfile({ profile }: CertificateSettings, { profiles }: AcmeDire
   })
 }
 
-/** A key that was revoked with its certificate is not used again, unless it is derived: then another salt has to be chosen. */
+/** A key that was revoked with its certificate is not used again, unless it was said which one it is: then another has to be named. */
 async function keyFor(
   { deriveKey }: CertificateTools,
   { key }: CertificateSettings,
   former: Known | null,
 ): Promise<string> {
+  if (key.file !== null) return readKey(key.file)
   if (key.derived !== null) return deriveKey(key.derived)
   const present = key.reuse && former?.state.revokedAt === null ? former.folder.current() : null
   if (present !== null && keyTypeOf(present.keyPem, "the present key") === key.type) return present.keyPem
@@ -339,7 +340,7 @@ function isDue({ state }: Known, now: Date): boolean {
 /** Whether two settings come to the same certificate. */
 function sameKind(a: CertificateSettings, b: CertificateSettings): boolean {
   const kind = ({ names, directory, profile, key }: CertificateSettings) =>
-    JSON.stringify([[...names].sort(), directory, profile, key.type, key.derived])
+    JSON.stringify([[...names].sort(), directory, profile, key.type, key.derived, key.file])
   return kind(a) === kind(b)
 }
 

@@ -15,8 +15,10 @@ export interface KeySettings {
   readonly type: KeyType
   /** The present key stays at a renewal. */
   readonly reuse: boolean
-  /** Derived inside the TEE, so the same each time; null: made at random. */
+  /** Derived inside the TEE, so the same each time; null: it is not. */
   readonly derived: DerivedKeySettings | null
+  /** The key in this PEM file, which others use too; null: a key of the certificate's own. */
+  readonly file: string | null
 }
 
 export interface DerivedKeySettings {
@@ -89,6 +91,8 @@ const schema = z.strictObject({
     derived: z
       .strictObject({ salt: z.string().regex(/^([0-9a-f]{2}){0,64}$/), simulate: path.nullable() })
       .nullable(),
+    // Not there in what was written before there was a choice.
+    file: path.nullable().default(null),
   }),
   profile: z.string().max(255).nullable(),
   output: path.nullable(),

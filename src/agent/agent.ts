@@ -5,7 +5,7 @@ import type { Devices } from "../native/ports.ts"
 import { type AgentDependencies, createAgentApp, createBootstrapApp, memoryOf, ownersOf } from "./app.ts"
 import { type Applications, createApplications } from "./applications.ts"
 import { AttestationKey } from "./attestation-key.ts"
-import { Bootstrap, provisionedEnvironment } from "./bootstrap.ts"
+import { Bootstrap, type ObtainCertificate, provisionedEnvironment } from "./bootstrap.ts"
 import { detectCloud } from "./cloud.ts"
 import type { AgentConfig } from "./config.ts"
 import { FairQueue } from "./fair-queue.ts"
@@ -27,6 +27,7 @@ export interface AgentOptions {
   readonly version: string
   readonly now: () => Date
   readonly log: Log
+  readonly obtainCertificate: ObtainCertificate
   /** Called with the path of each file with a secret before it is written; throws where it would not be encrypted. Null: anywhere. */
   readonly guard: ((path: string) => void) | null
 }
@@ -73,7 +74,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
     log,
     createApp: (current) => createAgentApp({ ...dependencies, identity: current }),
   })
-  const bootstrap = await startBootstrap(dependencies, guard)
+  const bootstrap = await startBootstrap(dependencies, options)
   const renewal =
     ratlsTee === null
       ? null
@@ -112,18 +113,22 @@ interface BootstrapServer {
  */
 async function startBootstrap(
   dependencies: AgentDependencies,
-  guard: AgentOptions["guard"],
+  { guard, obtainCertificate }: AgentOptions,
 ): Promise<BootstrapServer | null> {
   const { config, apps, log, identity } = dependencies
   if (config.bootstrap === null || apps === null) return null
-  const bootstrap = new Bootstrap({ config: config.bootstrap, apps, log, guard })
+  const { bodyBytes: maxBytes } = config.limits
+  const bootstrap = new Bootstrap({ config: config.bootstrap, apps, log, guard, maxBytes, obtainCertificate })
   if (bootstrap.status().state === "done") {
     await bootstrap.resume()
     return null
   }
   const app = createBootstrapApp(dependencies, bootstrap)
   const server = listen(config, identity, app, config.bootstrap.port, null)
-  const stop = () => server.stop(false)
+  const stop = () => {
+    bootstrap.stop()
+    return server.stop(false)
+  }
   void bootstrap.done.then(async () => {
     await stop()
     log.info("the port for the application's values is closed", { port: server.port ?? 0 })

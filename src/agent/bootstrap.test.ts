@@ -11,9 +11,10 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { AgentError } from "../errors.ts"
+import { AcmeError, AgentError } from "../errors.ts"
+import type { CertificateOrder } from "../formats/provision.ts"
 import type { Applications } from "./applications.ts"
-import { Bootstrap, provisionedEnvironment } from "./bootstrap.ts"
+import { Bootstrap, type ObtainCertificate, provisionedEnvironment } from "./bootstrap.ts"
 import type { BootstrapConfig } from "./config.ts"
 import { createLog } from "./log.ts"
 
@@ -30,6 +31,8 @@ const configOf = (values: readonly string[] = ["password", "tls.key"]): Bootstra
   values,
   directory: join(directory, "values"),
   environment: true,
+  certificateDirectory: join(directory, "certificate"),
+  acmeWorkspace: join(directory, "acme"),
 })
 
 /** An application that comes up where it likes what it finds, and what it found at each start. */
@@ -53,11 +56,28 @@ function make(config = configOf(), likes = true, guard: ((path: string) => void)
     (line) => log.push(line),
     () => new Date(0),
   )
-  return { bootstrap: new Bootstrap({ config, apps, log: logged, guard }), found, config }
+  const obtainCertificate: ObtainCertificate = async ({ names }) => {
+    if (names[0] === "unreachable.example") throw new AcmeError("ERR_ACME_CHALLENGE")
+    return issued
+  }
+  const options = { config, apps, log: logged, guard, maxBytes: 100, obtainCertificate }
+  return { bootstrap: new Bootstrap(options), found, config }
 }
 
-const values = (members: Record<string, string>) =>
-  new Map(Object.entries(members).map(([name, text]) => [name, Buffer.from(text)]))
+const values = (members: Record<string, string>, name: string | null = null) => ({
+  values: new Map(Object.entries(members).map(([key, text]) => [key, Buffer.from(text)])),
+  certificate: name === null ? null : orderFor(name),
+})
+
+const orderFor = (name: string): CertificateOrder => ({
+  names: [name],
+  directory: "https://ca.test/dir",
+  authorities: null,
+  email: null,
+  challenge: "http-01",
+  port: 80,
+})
+const issued = { certificate: "/c/cert.pem", key: "/c/key.pem", not_after: "2030-01-01T00:00:00.000Z" }
 
 test("values stay in memory until the start, and are files of their owner after it", async () => {
   const { bootstrap, found, config } = make()
@@ -67,6 +87,7 @@ test("values stay in memory until the start, and are files of their owner after 
     state: "waiting",
     wanted: ["password", "tls.key"],
     received: ["password", "tls.key"],
+    certificate: null,
   })
   expect(readdirSync(directory)).toEqual([])
   await bootstrap.start()
@@ -112,6 +133,43 @@ test("where the place is not encrypted any more nothing is written, and the valu
   expect([readdirSync(directory), found]).toEqual([[], []])
   expect(existsSync(config.directory)).toBe(false)
   expect(bootstrap.status()).toMatchObject({ state: "waiting", received: ["password", "tls.key"] })
+})
+
+test("without a list of names, all that is held has a bound together", () => {
+  const { bootstrap } = make(configOf([]))
+  bootstrap.receive(values({ a: "x".repeat(60) }))
+  bootstrap.receive(values({ a: "x".repeat(70) }))
+  expect(() => bootstrap.receive(values({ b: "x".repeat(40) }))).toThrowCode("ERR_TOO_LARGE")
+  expect(bootstrap.status().received).toEqual(["a"])
+})
+
+test("what stands in the directory's place and is not ours is not removed", async () => {
+  const config = configOf([])
+  writeFileSync(config.directory, "somebody's")
+  const { bootstrap } = make(config)
+  await expect(bootstrap.start()).rejects.toThrow()
+  expect(readFileSync(config.directory, "utf8")).toBe("somebody's")
+})
+
+describe("a certificate", () => {
+  test("is there before the application is started", async () => {
+    const { bootstrap } = make(configOf([]))
+    bootstrap.receive(values({}, "vm.example"))
+    expect(bootstrap.status().certificate).toEqual({ names: ["vm.example"], issued: null })
+    await bootstrap.start()
+    expect(bootstrap.status()).toMatchObject({ state: "done", certificate: { issued } })
+  })
+
+  test("that cannot be had: nothing is written or started, and another name can be sent", async () => {
+    const { bootstrap, found } = make()
+    bootstrap.receive(values({ password: "secret", "tls.key": "key" }, "unreachable.example"))
+    await expect(bootstrap.start()).rejects.toMatchObject({ code: "ERR_ACME_CHALLENGE" })
+    expect([readdirSync(directory), found]).toEqual([[], []])
+    expect(bootstrap.status()).toMatchObject({ state: "waiting", received: ["password", "tls.key"] })
+    bootstrap.receive(values({}, "vm.example"))
+    await bootstrap.start()
+    expect(found).toEqual([["password", "tls.key"]])
+  })
 })
 
 test("once started it takes nothing more", async () => {

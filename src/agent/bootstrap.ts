@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { AgentError } from "../errors.ts"
-import type { Provision } from "../formats/provision.ts"
+import type { CertificateOrder, Provision } from "../formats/provision.ts"
 import type { Applications } from "./applications.ts"
 import { flushDirectory, makePrivateDirectory, writeFileAtomically } from "./atomic-file.ts"
 import type { BootstrapConfig } from "./config.ts"
@@ -13,12 +13,33 @@ export interface BootstrapStatus {
   /** Names without which the application is not started. */
   readonly wanted: readonly string[]
   readonly received: readonly string[]
+  /** The certificate that was asked for; null: none. */
+  readonly certificate: BootstrapCertificate | null
 }
+
+export interface BootstrapCertificate {
+  readonly names: readonly string[]
+  /** Files where the application finds it; null: it was not issued yet. */
+  readonly issued: IssuedFiles | null
+}
+
+/** Paths of a chain and its key, PEM; RFC 3339. */
+export interface IssuedFiles {
+  readonly certificate: string
+  readonly key: string
+  readonly not_after: string
+}
+
+/** Gets a certificate for the VM's TLS key from an authority, or finds the one that is there. @throws AcmeError, UsageError */
+export type ObtainCertificate = (order: CertificateOrder, signal: AbortSignal) => Promise<IssuedFiles>
 
 export interface BootstrapOptions {
   readonly config: BootstrapConfig
   readonly apps: Applications
   readonly log: Log
+  /** Most bytes that are held of all values together. */
+  readonly maxBytes: number
+  readonly obtainCertificate: ObtainCertificate
   /** As AgentOptions has it. */
   readonly guard: ((path: string) => void) | null
 }
@@ -31,6 +52,9 @@ export class Bootstrap {
   readonly #options: BootstrapOptions
   readonly #values = new Map<string, Uint8Array>()
   readonly #done = Promise.withResolvers<void>()
+  readonly #ending = new AbortController()
+  #order: CertificateOrder | null = null
+  #issued: IssuedFiles | null = null
   #state: BootstrapStatus["state"]
 
   constructor(options: BootstrapOptions) {
@@ -49,13 +73,22 @@ export class Bootstrap {
       state: this.#state,
       wanted: this.#options.config.values,
       received: [...this.#values.keys()].sort(),
+      certificate: this.#order && { names: this.#order.names, issued: this.#issued },
     }
   }
 
-  /** Takes secrets in; one that was there already is replaced. @throws AgentError ERR_BOOTSTRAP. */
-  receive(values: Provision): void {
+  /** What is under way ends soon. */
+  stop(): void {
+    this.#ending.abort()
+  }
+
+  /**
+   * Takes secrets in; one that was there already is replaced, and so is the order of a certificate.
+   * @throws AgentError ERR_BOOTSTRAP, ERR_TOO_LARGE.
+   */
+  receive({ values, certificate }: Provision): void {
     this.#requireWaiting()
-    const { config, log } = this.#options
+    const { config, log, maxBytes } = this.#options
     const unknown = [...values.keys()].filter((name) => !config.values.includes(name))
     if (config.values.length > 0 && unknown.length > 0)
       throw new AgentError("ERR_BOOTSTRAP", {
@@ -64,17 +97,33 @@ export class Bootstrap {
         found: "another name",
         hint: "correct the name, or add it to [bootstrap] values of the agent's configuration",
       })
+    const held = [...new Map([...this.#values, ...values]).values()].reduce(
+      (sum, { length }) => sum + length,
+      0,
+    )
+    if (held > maxBytes)
+      throw new AgentError("ERR_TOO_LARGE", {
+        at: "values",
+        expected: `at most ${maxBytes} bytes of all together`,
+        found: `${held}`,
+        hint: "raise body_bytes in [limits] of the agent's configuration",
+      })
     for (const [name, content] of values) {
       this.#values.get(name)?.fill(0)
       this.#values.set(name, content)
     }
-    log.info("values received for the application", { names: [...values.keys()].join(", ") })
+    if (values.size > 0)
+      log.info("values received for the application", { names: [...values.keys()].join(", ") })
+    if (certificate === null) return
+    this.#order = certificate
+    this.#issued = null
+    log.info("a certificate is asked for", { names: certificate.names.join(", ") })
   }
 
   /**
-   * Writes the secrets where the application finds them, and starts it. Where it does not come up they are removed again and
-   * stay in memory, to be corrected.
-   * @throws AgentError ERR_BOOTSTRAP where one is missing; those of {@link Applications.restart}.
+   * Gets the certificate that was asked for, writes the secrets where the application finds them, and starts it. Where it does not
+   * come up they are removed again and stay in memory, to be corrected; the certificate is there for the next attempt.
+   * @throws AgentError ERR_BOOTSTRAP where one is missing; those of {@link ObtainCertificate} and {@link Applications.restart}.
    */
   async start(): Promise<void> {
     this.#requireWaiting()
@@ -88,11 +137,14 @@ export class Bootstrap {
         hint: "send them first",
       })
     this.#state = "starting"
+    let written = false
     try {
+      await this.#certify()
       this.#write()
+      written = true
       await apps.restart()
     } catch (error) {
-      rmSync(config.directory, { recursive: true, force: true })
+      if (written) rmSync(config.directory, { recursive: true, force: true })
       this.#state = "waiting"
       throw error
     }
@@ -112,6 +164,14 @@ export class Bootstrap {
     } catch (error) {
       log.error("the application does not start with the values it was given", errorFields(error))
     }
+  }
+
+  async #certify(): Promise<void> {
+    const { config, guard, obtainCertificate } = this.#options
+    if (this.#order === null) return
+    guard?.(config.acmeWorkspace)
+    guard?.(config.certificateDirectory)
+    this.#issued = await obtainCertificate(this.#order, this.#ending.signal)
   }
 
   #write(): void {

@@ -50,6 +50,10 @@ export interface BootstrapConfig {
   readonly directory: string
   /** A `standalone` application gets them as environment variables, too. */
   readonly environment: boolean
+  /** Absolute directory of `cert.pem` and `key.pem`, where a certificate is asked for. */
+  readonly certificateDirectory: string
+  /** Absolute directory of what is kept to renew it: `certtool` calls it a workspace. */
+  readonly acmeWorkspace: string
 }
 
 /** `agent.toml`, with all paths absolute and all defaults filled in. */
@@ -188,7 +192,14 @@ export function defaultAgentConfig(base: string = STATE_DIRECTORY): AgentConfig 
 
 /** What `--bootstrap` means where the file has no table for it. */
 export function defaultBootstrap(base: string = STATE_DIRECTORY): BootstrapConfig {
-  return { port: 5557, values: [], directory: join(base, "tmp/bootstrap"), environment: false }
+  return {
+    port: 5557,
+    values: [],
+    directory: join(base, "tmp/bootstrap"),
+    environment: false,
+    certificateDirectory: join(base, "data/certificate"),
+    acmeWorkspace: join(base, "data/acme"),
+  }
 }
 
 function readToml(text: string, file: string): Record<string, unknown> {
@@ -274,6 +285,8 @@ function bootstrapOf(root: Table, base: string): BootstrapConfig | null {
     values,
     directory: pathOf(table, "directory", base) ?? usual.directory,
     environment: table.boolean("environment", usual.environment),
+    certificateDirectory: pathOf(table, "certificate_directory", base) ?? usual.certificateDirectory,
+    acmeWorkspace: usual.acmeWorkspace,
   }
   table.unknownKeys("refuse")
   return config

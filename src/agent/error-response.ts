@@ -1,9 +1,9 @@
 import type { Context } from "hono"
 import { HTTPException } from "hono/http-exception"
-import { CATALOGUE, CodedError, type ErrorCode } from "../errors.ts"
+import { AcmeError, CATALOGUE, CodedError, type ErrorCode } from "../errors.ts"
 import { errorFields, type Log } from "./log.ts"
 
-type Status = 400 | 401 | 403 | 404 | 409 | 413 | 500 | 503
+type Status = 400 | 401 | 403 | 404 | 409 | 413 | 500 | 502 | 503
 
 /** HTTP status of an error code; 500 for all others. */
 const STATUS: Partial<Record<ErrorCode, Status>> = {
@@ -22,6 +22,7 @@ const STATUS: Partial<Record<ErrorCode, Status>> = {
   ERR_OWNER_EXISTS: 409,
   ERR_SNAPSHOT_RUNNING: 409,
   ERR_APPLICATION_BUSY: 409,
+  ERR_TOO_LARGE: 413,
   ERR_BUSY: 503,
   ERR_DEVICE_TIMEOUT: 503,
   ERR_DEVICE_BUSY: 503,
@@ -31,7 +32,7 @@ const STATUS: Partial<Record<ErrorCode, Status>> = {
 /** The answer to a request that failed: status, and `{code, message}`. Faults that are not coded are told to the log only. */
 export function errorResponse(error: Error, c: Context, log: Log): Response {
   const { code, message } = codeAndMessage(error)
-  const status = isTooLarge(error) ? 413 : (STATUS[code] ?? 500)
+  const status = isTooLarge(error) ? 413 : error instanceof AcmeError ? 502 : (STATUS[code] ?? 500)
   if (status === 500) log.error("request failed", { path: c.req.path, ...errorFields(error) })
   if (status === 503) c.header("Retry-After", "2")
   if (status === 401) c.header("WWW-Authenticate", 'Bearer realm="cosmian_vm_agent"')

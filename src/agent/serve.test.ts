@@ -37,7 +37,10 @@ function configOf(toml = "", port = 0): AgentConfig {
 async function start(config = configOf(), devices: Devices = fakeDevices()): Promise<AgentServer> {
   const now = () => new Date()
   const log = createLog("json", () => undefined, now)
-  const agent = await startAgent({ config, devices, version: "1", now, log, guard: null })
+  const obtainCertificate = async () => {
+    throw new Error("nothing asks for one")
+  }
+  const agent = await startAgent({ config, devices, version: "1", now, log, guard: null, obtainCertificate })
   running.push(agent)
   return agent
 }

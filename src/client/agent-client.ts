@@ -55,6 +55,12 @@ export interface BootstrapState {
   readonly state: string
   readonly wanted: readonly string[]
   readonly received: readonly string[]
+  /** Files of the certificate that was asked for; null: there is none. */
+  readonly certificate: {
+    readonly certificate: string
+    readonly key: string
+    readonly not_after: string
+  } | null
 }
 
 const BOOTSTRAP = "/v1/bootstrap"
@@ -65,6 +71,8 @@ const MAX_WRITE_ANSWER_BYTES = 2 * 1024 * 1024
 const POLL_MS = [200, 1000] as const
 /** A service may take this long to stop, start and settle. */
 const SERVICE_MS = 300_000
+/** And so long when it gets a certificate before. */
+const CERTIFICATE_MS = 960_000
 /** For the last word of a client that was interrupted. */
 const FAREWELL_MS = 2000
 
@@ -260,15 +268,15 @@ export class AgentClient {
   }
 
   /** Hands secrets of the application over, sealed to a key that evidence has proven. Only over the first connection. */
-  async bootstrap(values: Provision, sealingKey: Uint8Array): Promise<BootstrapState> {
-    const content = new TextEncoder().encode(encodeProvision(values))
+  async bootstrap(provision: Provision, sealingKey: Uint8Array): Promise<BootstrapState> {
+    const content = new TextEncoder().encode(encodeProvision(provision))
     const sealed = await seal(content, sealingKey, "bootstrap", this.#first.spki)
     return bootstrapStateOf(jsonOf(await this.#write("POST", BOOTSTRAP, encodeSealedContent(sealed))))
   }
 
-  /** Has the application started with what was handed over. */
+  /** Has the application started with what was handed over, and with the certificate that was asked for. */
   async bootstrapStart(): Promise<BootstrapState> {
-    return bootstrapStateOf(jsonOf(await this.#write("POST", `${BOOTSTRAP}/start`, "")))
+    return bootstrapStateOf(jsonOf(await this.#write("POST", `${BOOTSTRAP}/start`, "", CERTIFICATE_MS)))
   }
 
   /** Makes the holder of the owner key the VM's owner. @returns the key's identifier as the agent has it. */
@@ -282,7 +290,12 @@ export class AgentClient {
   }
 
   /** A request for which the agent wants credentials. Only over the first connection: what was proven is proven of that one. */
-  async #write(method: "GET" | "POST", path: string, body?: string): Promise<Uint8Array> {
+  async #write(
+    method: "GET" | "POST",
+    path: string,
+    body?: string,
+    patienceMs = SERVICE_MS,
+  ): Promise<Uint8Array> {
     const answer = await this.#first.request({
       method,
       path,
@@ -292,7 +305,7 @@ export class AgentClient {
       },
       ...(body === undefined ? {} : { body }),
       maxBytes: MAX_WRITE_ANSWER_BYTES,
-      patienceMs: SERVICE_MS,
+      patienceMs,
     })
     return this.#accepted(`${method} ${path.replace(/\?.*$/s, "")}`, answer)
   }
@@ -398,6 +411,8 @@ function hintFor(status: number): string {
       return "give the agent's token with --token-file, or sign with an owner's key: --owner-key"
     case 403:
       return "writing is switched off on this agent: configure credentials in [auth] of its agent.toml"
+    case 502:
+      return "correct what the authority names, and run the command again: the agent holds what it was sent"
     case 429:
     case 503:
       return "the agent is busy: try again in a moment"
@@ -431,7 +446,15 @@ function bootstrapStateOf(value: unknown): BootstrapState {
   const [wanted, received] = [names(value["wanted"]), names(value["received"])]
   if (typeof state !== "string" || wanted === null || received === null)
     throw unexpected(BOOTSTRAP, "state, wanted and received")
-  return { state, wanted, received }
+  return { state, wanted, received, certificate: issuedOf(value["certificate"]) }
+}
+
+function issuedOf(value: unknown): BootstrapState["certificate"] {
+  const issued = isObject(value) ? value["issued"] : null
+  if (!isObject(issued)) return null
+  const { certificate, key, not_after } = issued
+  const known = typeof certificate === "string" && typeof key === "string" && typeof not_after === "string"
+  return known ? { certificate, key, not_after } : null
 }
 
 function unexpected(path: string, expected: string): AgentError<"ERR_AGENT_REFUSED"> {

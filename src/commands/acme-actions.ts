@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs"
 import { resolve } from "node:path"
 import type { AccountBinding } from "../acme/connection.ts"
+import { keyTypeOf, readKey } from "../acme/keys.ts"
 import {
   type ChallengeType,
   DEFAULT_WORKSPACE,
@@ -20,6 +21,7 @@ import type { CertificateSettings, ChallengeSettings } from "../acme/settings.ts
 import { AcmeError, CATALOGUE, type CodedError, UsageError } from "../errors.ts"
 import { fromBase64, toHex } from "../formats/hex.ts"
 import { printable } from "../formats/path-text.ts"
+import { acmeDirectoryOf, emailOf, LETS_ENCRYPT, LETS_ENCRYPT_STAGING } from "./acme-options.ts"
 import { certificateTools, outcomeJson, outcomeText } from "./acme-tools.ts"
 import { readToken } from "./input-files.ts"
 import { interruptible } from "./interrupt.ts"
@@ -53,6 +55,8 @@ export interface AcmeOptions extends Talk {
   readonly reuseKey: boolean
   /** Salt; null: the key is made at random. */
   readonly derivedFromTee: Uint8Array | null
+  /** File with the key to certify; null: the certificate gets a key of its own. */
+  readonly keyFile: string | null
   /** Directory of a simulated TEE; null: this machine's. */
   readonly simulate: string | null
   readonly profile: string | null
@@ -61,10 +65,6 @@ export interface AcmeOptions extends Talk {
   readonly deployHooks: readonly string[]
   readonly force: boolean
 }
-
-/** Let's Encrypt, as of its documentation of ACME endpoints. */
-const LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
-const LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
 /** `certtool acme`. */
 export async function acme(options: AcmeOptions, terminal: Terminal = openTerminal()): Promise<number> {
@@ -197,19 +197,31 @@ async function withTools<T>(
   const root = resolve(workspace)
   const progress = new ProgressLine(terminal, !json && !quiet)
   try {
-    return await interruptible((signal) => work(certificateTools(root, terminal, progress, signal), progress))
+    return await interruptible((signal) =>
+      work(
+        certificateTools(root, signal, {
+          progress: (step) => progress.step(printable(step)),
+          warn: (error) => {
+            progress.clear()
+            const { code, message } = codedFrom(error)
+            terminal.talk(`${terminal.talkStyle.yellow("[ WARNING ]")} ${printable(message)}  ${code}\n`)
+          },
+        }),
+        progress,
+      ),
+    )
   } finally {
     progress.clear()
   }
 }
 
 function settingsOf(options: AcmeOptions): CertificateSettings {
-  const names = certificateNamesOf([options.domain, ...options.san])
+  const names = certificateNamesOf([options.domain, ...options.san], "--domain, --san")
   return {
     names,
     directory: directoryUrlOf(options),
     caFile: options.caFile === null ? null : resolve(options.caFile),
-    email: options.email === null ? null : emailOf(options.email),
+    email: options.email === null ? null : emailOf(options.email, "--email"),
     challenge: challengeOf(options, names),
     key: keyOf(options),
     profile: options.profile,
@@ -218,24 +230,23 @@ function settingsOf(options: AcmeOptions): CertificateSettings {
   }
 }
 
-function keyOf({ keyType, reuseKey, derivedFromTee, simulate }: AcmeOptions): CertificateSettings["key"] {
-  if (derivedFromTee === null) return { type: keyType, reuse: reuseKey, derived: null }
+function keyOf(options: AcmeOptions): CertificateSettings["key"] {
+  const { keyType, reuseKey, derivedFromTee, simulate } = options
+  if (options.keyFile !== null) {
+    if (derivedFromTee !== null) throw exclusive("--key-file", "--derived-from-tee")
+    const file = resolve(options.keyFile)
+    return { type: keyTypeOf(readKey(file), file), reuse: true, derived: null, file }
+  }
+  if (derivedFromTee === null) return { type: keyType, reuse: reuseKey, derived: null, file: null }
   if (keyType !== "p256") throw exclusive("--derived-from-tee", `--key-type ${keyType}`)
   const derived = { salt: toHex(derivedFromTee), simulate: simulate === null ? null : resolve(simulate) }
-  return { type: keyType, reuse: true, derived }
+  return { type: keyType, reuse: true, derived, file: null }
 }
 
 function directoryUrlOf({ directory, staging }: AcmeOptions): string {
   if (directory === null) return staging ? LETS_ENCRYPT_STAGING : LETS_ENCRYPT
   if (staging) throw exclusive("--staging", "--directory")
-  const url = URL.parse(directory)
-  if (url !== null && url.protocol === "https:" && url.username === "" && url.password === "") return url.href
-  throw new UsageError("ERR_BAD_VALUE", {
-    at: "--directory",
-    expected: "https://host[:port]/path of an ACME directory",
-    found: directory,
-    hint: "see the authority's pages",
-  })
+  return acmeDirectoryOf(directory, "--directory")
 }
 
 function challengeOf(options: AcmeOptions, names: readonly string[]): ChallengeSettings {
@@ -293,15 +304,6 @@ function wordsOf(text: string, option: string): string[] {
     expected: "a program, and its arguments between blanks",
     found: text,
     hint: "for anything else write a script",
-  })
-}
-
-function emailOf(text: string): string {
-  if (/^[^\s@,?<>"]{1,64}@[^\s@,?<>"]{1,255}$/.test(text)) return text
-  throw new UsageError("ERR_BAD_VALUE", {
-    at: "--email",
-    expected: "an address such as admin@example.com",
-    found: text,
   })
 }
 

@@ -13,8 +13,6 @@ import { AcmeError, UsageError } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
 import { VERSION } from "../version.ts"
 import { AGENT_CONFIGURATION, readAgentConfiguration } from "./fstool/open-machine.ts"
-import type { ProgressLine } from "./progress.ts"
-import { codedFrom } from "./report-error.ts"
 import { storageGuard } from "./storage-guard.ts"
 import type { Terminal } from "./terminal.ts"
 
@@ -27,9 +25,8 @@ const SYSTEM_AUTHORITIES = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/
 /** The real network, files and programs for the work on certificates. */
 export function certificateTools(
   workspace: string,
-  terminal: Terminal,
-  progress: ProgressLine,
   signal: AbortSignal,
+  told: Pick<CertificateTools, "progress" | "warn">,
 ): CertificateTools {
   return {
     workspace: new Workspace(workspace, { write: guardedWrite(), flush: flushDirectory }),
@@ -46,12 +43,7 @@ export function certificateTools(
       key.privateRaw.fill(0)
       return key.privatePem
     },
-    progress: (step) => progress.step(printable(step)),
-    warn: (error) => {
-      progress.clear()
-      const { code, message } = codedFrom(error)
-      terminal.talk(`${terminal.talkStyle.yellow("[ WARNING ]")} ${printable(message)}  ${code}\n`)
-    },
+    ...told,
   }
 }
 

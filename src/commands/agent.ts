@@ -108,6 +108,10 @@ async function runAgent(options: AgentCommandOptions): Promise<number> {
       version: VERSION,
       now: () => new Date(),
       log,
+      obtainCertificate: async (order, signal) => {
+        const { certificateGetter } = await import("./bootstrap-certificate.ts")
+        return certificateGetter(config, log, !simulated)(order, signal)
+      },
       guard: simulated ? null : storageGuard(config.storage),
     })
     hangUp.reload = () => void agent.reload()

@@ -151,6 +151,12 @@ export const acmeCommand = defineCommand({
       valueHint: "DIR",
       description: "with --derived-from-tee: take the simulated TEE in DIR (agent --simulate)",
     },
+    "key-file": {
+      type: "string",
+      valueHint: "FILE",
+      description:
+        "certify the key in this PEM file, at renewals as well, instead of one of the certificate's own: that of the agent, say",
+    },
     profile: {
       type: "string",
       valueHint: "NAME",
@@ -195,6 +201,7 @@ export const acmeCommand = defineCommand({
       keyType: args["key-type"],
       reuseKey: args["reuse-key"] === true,
       derivedFromTee: salt === undefined ? null : hexOf(salt, "--derived-from-tee", MAX_SALT),
+      keyFile: args["key-file"] ?? null,
       simulate: args.simulate ?? null,
       profile: args.profile ?? null,
       eabKid: args["eab-kid"] ?? null,

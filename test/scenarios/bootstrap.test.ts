@@ -1,11 +1,23 @@
 /** An application that gets its secrets only over a connection that was attested first. */
-import { afterAll, afterEach, beforeAll, expect, test } from "bun:test"
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test"
+import { X509Certificate } from "node:crypto"
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { connect } from "node:tls"
 import { createSelfSigned } from "../../src/agent/identity.ts"
 import { EXIT } from "../../src/errors.ts"
-import { run, type SimulatedVm, simulatedVm } from "../executable.ts"
+import { freePort, run, type SimulatedVm, simulatedVm } from "../executable.ts"
+import { HAVE_PEBBLE, type Pebble, startPebble } from "../fakes/pebble.ts"
 import { startRelay } from "../relay.ts"
 
 let files: string
@@ -23,13 +35,19 @@ afterEach(async () => {
 })
 afterAll(() => rmSync(files, { recursive: true, force: true }))
 
-/** A VM whose application, as the first thing it does, writes down what it was given. */
-async function vmThatWaits(more = ""): Promise<SimulatedVm> {
+/**
+ * A VM whose application, as the first thing it does, writes down what it was given.
+ * @param then what it does after that, where `directory` is that of its certificate.
+ */
+async function vmThatWaits(
+  more = "",
+  then: (directory: string) => string = () => "exec sleep 300",
+): Promise<SimulatedVm> {
   const programs = mkdtempSync(join(files, "programs-"))
   const program = join(programs, "keyserver")
   writeFileSync(
     program,
-    `#!/bin/sh\nprintf '%s' "$db_password" > ${programs}/seen\ncat "$COSMIAN_VM_VALUES/tls.key" >> ${programs}/seen\nexec sleep 300\n`,
+    `#!/bin/sh\nprintf '%s' "$db_password" > ${programs}/seen\ncat "$COSMIAN_VM_VALUES/tls.key" >> ${programs}/seen\n${then("$COSMIAN_VM_VALUES/../../data/certificate")}\n`,
   )
   chmodSync(program, 0o755)
   const config = `${ownerLine}
@@ -213,3 +231,97 @@ test("C8: where nothing says which VM is meant, nothing is sent", async () => {
   expect(code).toBe(EXIT.usage)
   expect(existsSync(join(String(Reflect.get(vm, "programs")), "seen"))).toBe(false)
 }, 60_000)
+
+describe.if(HAVE_PEBBLE)("with a certificate of an authority", () => {
+  let pebble: Pebble
+  beforeAll(async () => {
+    pebble = await startPebble()
+  }, 60_000)
+  afterAll(() => pebble.stop())
+
+  /** A VM whose application serves TLS with the certificate that it is brought. */
+  async function vmThatServes(): Promise<SimulatedVm & { readonly port: number }> {
+    const port = await freePort()
+    const vm = await vmThatWaits(
+      "",
+      (dir) =>
+        `exec openssl s_server -quiet -www -accept 127.0.0.1:${port} -cert ${dir}/cert.pem -cert_chain ${dir}/cert.pem -key ${dir}/key.pem`,
+    )
+    return Object.assign(vm, { port })
+  }
+
+  const order = (port: number) => [
+    ...["--acme-domain", "keys.example.com", "--acme-email", "admin@example.com"],
+    ...["--acme-directory", pebble.directory, "--acme-ca-file", pebble.caFile, "--acme-port", `${port}`],
+  ]
+
+  test("it is for the attested key: the application answers with it, verify proves it, and it is renewed", async () => {
+    const vm = await vmThatServes()
+    const snapshot = await snapshotOf(vm)
+    const { code, stdout, stderr } = await run([
+      ...["bootstrap", ...reached(vm, urlOf(vm)), "-s", snapshot, "--owner-key", owner, "--json"],
+      ...[...SECRETS(), ...order(pebble.httpPort)],
+    ])
+    expect([code, stderr]).toEqual([EXIT.ok, ""])
+    const { certificate } = JSON.parse(stdout).bootstrap
+    expect(statSync(certificate.key).mode & 0o777).toBe(0o600)
+    const served = await servedBy(vm.port)
+    const leaf = new X509Certificate(readFileSync(certificate.certificate))
+    expect(served.fingerprint256).toBe(leaf.fingerprint256)
+    expect(leaf.subjectAltName).toBe("DNS:keys.example.com")
+    const agentKey = new X509Certificate(readFileSync(join(vm.dir, "vm/data/cert.pem"))).publicKey
+    expect(leaf.publicKey.equals(agentKey)).toBe(true)
+    const verify = ["verify", ...reached(vm, vm.url), "-s", snapshot, "-a", `127.0.0.1:${vm.port}`]
+    expect((await run(verify)).code).toBe(EXIT.ok)
+
+    const renew = ["certtool", "renew", "-w", join(vm.dir, "vm/data/acme"), "--force", "--json"]
+    expect((await run(renew)).code).toBe(EXIT.ok)
+    const renewed = new X509Certificate(readFileSync(certificate.certificate))
+    expect(renewed.serialNumber).not.toBe(leaf.serialNumber)
+    expect(renewed.publicKey.equals(agentKey)).toBe(true)
+  }, 120_000)
+
+  test("that the authority does not give: nothing is started, nothing is lost, and it can be asked for again", async () => {
+    const vm = await vmThatServes()
+    const bring = (...more: string[]) =>
+      run(["bootstrap", ...reached(vm, urlOf(vm)), "--any-vm", "--owner-key", owner, ...more])
+    const failed = await bring(...SECRETS(), ...order(await freePort()))
+    expect([failed.code, failed.stderr]).toEqual([
+      EXIT.operational,
+      expect.stringContaining("ERR_ACME_CHALLENGE"),
+    ])
+    expect(failed.stderr).toContain("holds what it was sent")
+    expect(existsSync(join(String(Reflect.get(vm, "programs")), "seen"))).toBe(false)
+    const again = await bring(...order(pebble.httpPort))
+    expect([again.code, again.stdout]).toEqual([EXIT.ok, expect.stringContaining("cert.pem")])
+    await servedBy(vm.port)
+  }, 120_000)
+
+  test("options that do not fit are told before anything is sent", async () => {
+    const fails = async (...options: string[]) => (await run(["bootstrap", "--any-vm", ...options])).stderr
+    expect(await fails("--acme-email", "a@example.com")).toContain("--acme-domain")
+    expect(await fails("--acme-domain", "*.example.com")).toContain("certtool acme --dns-hook")
+    expect(await fails("--acme-domain", "a.example", "--acme-directory", "http://x")).toContain("https://")
+    expect(await fails("--acme-domain", "a.example", "--acme-port", "0")).toContain("1 to 65535")
+  })
+})
+
+/** The certificate that a TLS server shows; it may just be starting. */
+async function servedBy(port: number): Promise<X509Certificate> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await new Promise((resolve, reject) => {
+        const socket = connect({ host: "127.0.0.1", port, rejectUnauthorized: false }, () => {
+          const leaf = socket.getPeerX509Certificate()
+          socket.destroy()
+          if (leaf === undefined) reject(new Error("no certificate"))
+          else resolve(leaf)
+        })
+        socket.on("error", reject)
+      })
+    } catch (error) {
+      if (attempt === 50) throw error
+      await Bun.sleep(100)
+    }
+  }
+}

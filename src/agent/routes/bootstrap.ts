@@ -6,8 +6,9 @@ import { parsed } from "../request.ts"
 
 /** What the values are sealed for. */
 const SEALED_FOR = "bootstrap"
-/** Seconds a service may take to start and settle. */
+/** Seconds a service may take to start and settle, after an authority took its time for the certificate. */
 const SERVICE_SECONDS = 240
+const CERTIFICATE_SECONDS = 660
 
 /** Takes the secrets of an application in, sealed to the agent's key, and starts it with them. */
 export function bootstrapRoutes(app: AgentApp, context: RouteContext, bootstrap: Bootstrap): void {
@@ -33,7 +34,8 @@ export function bootstrapRoutes(app: AgentApp, context: RouteContext, bootstrap:
 
   app.post("/v1/bootstrap/start", async (c) => {
     await guard.requireWriter(c)
-    c.env?.allowSeconds?.(SERVICE_SECONDS)
+    const waits = bootstrap.status().certificate !== null
+    c.env?.allowSeconds?.(waits ? CERTIFICATE_SECONDS + SERVICE_SECONDS : SERVICE_SECONDS)
     await bootstrap.start()
     return c.json(bootstrap.status())
   })
