@@ -200,6 +200,16 @@ describe("after a crash", () => {
     expect(readdirSync(storage)).toEqual(["app.conf"])
   })
 
+  test("a configuration that cannot be written leaves the former one and nothing beside it", async () => {
+    writeFileSync(file, "good")
+    mkdirSync(`${file}.new`)
+    const { apps, restarts } = make(() => true)
+    await expect(apps.init(bytes("next"))).rejects.toMatchObject({ code: "ERR_IO" })
+    expect(readFileSync(file, "utf8")).toBe("good")
+    expect(existsSync(join(storage, "app.conf.previous"))).toBe(false)
+    expect(restarts).toEqual([])
+  })
+
   test("while writing, the half-written file is not used and goes with the next one", async () => {
     writeFileSync(file, "good")
     writeFileSync(`${file}.new`, "half a conf")

@@ -70,7 +70,12 @@ class ConfiguredApplication implements Applications {
       refuseUnsafeFile(this.#file)
       const replaced = existsSync(this.#file)
       this.#keepPrevious(replaced)
-      writeFileAtomically(this.#file, content, 0o600)
+      try {
+        writeFileAtomically(this.#file, content, 0o600)
+      } catch (error) {
+        rmSync(this.#previous, { force: true })
+        throw error
+      }
       log.info("application configuration written", { file: this.#file, bytes: content.length })
       try {
         await this.#restartService()
