@@ -1,4 +1,4 @@
-import { AgentError, CodedError } from "../errors.ts"
+import { AgentError, CodedError, NativeError, ParseError } from "../errors.ts"
 import { parseEventLog } from "../formats/event-log/event-log.ts"
 import {
   committedBytes,
@@ -107,6 +107,8 @@ export function tdQuoteOf({ tdQuote }: AzureReport): Uint8Array {
 
 async function quote(tpm: Tpm, ak: AttestationKeyInfo, qualifyingData: Uint8Array): Promise<TpmEvidence> {
   const { attest, signature, pcrValues } = await tpm.quote(quoteRequest(ak, EVIDENCE_PCRS, qualifyingData))
+  // After the quote, so that its PCRs are those of the quote or later ones.
+  const nitroDocument = await nitroDocumentOf(tpm, qualifyingData)
   return {
     quote: attest,
     signature,
@@ -115,6 +117,17 @@ async function quote(tpm: Tpm, ak: AttestationKeyInfo, qualifyingData: Uint8Arra
     akCertificate: ak.akCertificate,
     ekCertificate: ak.ekCertificate,
     ...(ak.certificates.length === 0 ? {} : { certificates: ak.certificates }),
+    ...(nitroDocument === null ? {} : { nitroDocument }),
+  }
+}
+
+/** A document that cannot be had is for the verifier to miss, where its snapshot was taken with one. */
+async function nitroDocumentOf(tpm: Tpm, nonce: Uint8Array): Promise<Uint8Array | null> {
+  try {
+    return await tpm.nitroDocument(nonce)
+  } catch (error) {
+    if (error instanceof NativeError || error instanceof ParseError) return null
+    throw error
   }
 }
 

@@ -208,6 +208,7 @@ export async function attest(
     whitelist,
     imaKeys,
     anchors: anchors.amd,
+    nitroAnchors: anchors.nitro,
     applications,
     skip,
     acceptReboot: appraisal.acceptReboot,

@@ -100,7 +100,12 @@ async function checkTpm(machine: ExaminedMachine): Promise<readonly Diagnosis[]>
   if (tpm === null)
     return [fail("TPM", "none", "give the virtual machine a TPM 2.0, or name it as tpm_device in agent.toml")]
   try {
-    return [ok("TPM", "a TPM 2.0 answers"), ...(await checkKey(tpm)), await checkEkCertificate(tpm)]
+    return [
+      ok("TPM", "a TPM 2.0 answers"),
+      ...(await checkKey(tpm)),
+      await checkEkCertificate(tpm),
+      ...(await checkNitro(tpm)),
+    ]
   } finally {
     await tpm.close()
   }
@@ -149,6 +154,20 @@ async function checkEkCertificate(tpm: Tpm): Promise<Diagnosis> {
     "none for an endorsement key",
     "--tpm-ca cannot be used with this TPM; the verdict says what is not proven then",
   )
+}
+
+/** Nothing to say on other TPMs. */
+async function checkNitro(tpm: Tpm): Promise<readonly Diagnosis[]> {
+  const check = "NitroTPM document"
+  try {
+    const document = await tpm.nitroDocument(new Uint8Array(32))
+    return document === null ? [] : [ok(check, `${document.length} bytes, signed by AWS or somebody else`)]
+  } catch (error) {
+    if (!(error instanceof CodedError)) throw error
+    const advice =
+      "on Linux before 6.3, set tpm_device to /dev/tpm0 in agent.toml; without a document nothing rests on AWS's signature"
+    return [warn(check, error.message, advice)]
+  }
 }
 
 async function checkIma({ ima, readText }: ExaminedMachine): Promise<Diagnosis> {

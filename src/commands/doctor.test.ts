@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test"
 import { fakeDevices } from "../../test/fakes/devices.ts"
 import { makeSoftwareAk } from "../../test/fakes/software-ak.ts"
 import { parseAgentConfig } from "../agent/config.ts"
-import { CodedError, EXIT } from "../errors.ts"
+import { CodedError, EXIT, NativeError } from "../errors.ts"
 import { OBJECT } from "../formats/tpm/public.ts"
 import type { Tpm } from "../native/ports.ts"
 import { reportHealth } from "./doctor.ts"
@@ -84,6 +84,18 @@ describe("each thing that is not well is told, and the rest is looked at all the
       "a key that signs anything",
       { tpm: async () => tpmWith({ readPublic: async () => unrestricted }) },
       { "attestation key": "fail" },
+    ],
+    [
+      "a NitroTPM that gives no document",
+      {
+        tpm: async () =>
+          tpmWith({
+            nitroDocument: async () => {
+              throw new NativeError("ERR_TPM_COMMAND", { at: "TPM2_nsmRequest" })
+            },
+          }),
+      },
+      { "NitroTPM document": "warn" },
     ],
     [
       "no certificate of the TPM",

@@ -187,7 +187,7 @@ describe.skipIf(!HAVE_VECTORS)("vendors' documents in the file", () => {
     const offline = { kdsUrl: "", pcsUrl: "", cacheDir: null, offline: true }
     const appraisal = {
       ...appraisalOf({ trustRoots: [], skip: [], collateral: offline }),
-      anchors: { amd: [{ ...ark, simulated: false }], intel: [] },
+      anchors: { amd: [{ ...ark, simulated: false }], intel: [], nitro: [] },
     }
     const { claims } = judgeSaved(again, appraisal, { at, insecureAllowed: false }).verdict
     return (check: Check) => claims.find((claim) => claim.check === check)

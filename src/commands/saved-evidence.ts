@@ -52,6 +52,7 @@ export function judgeSaved(
     imaKeys,
     reference,
     anchors: anchors.amd,
+    nitroAnchors: anchors.nitro,
     applications: probesOf(saved, appraisal.applications),
     skip,
     acceptReboot,

@@ -8,6 +8,7 @@ import type { SavedEvidence } from "../formats/saved-evidence.ts"
 import { bootReferenceFrom } from "../policy/boot-reference-of.ts"
 import { type FileHashes, FileHashIndexBuilder, indexFileHashes } from "../policy/file-hashes.ts"
 import { imaReferenceOf } from "../policy/ima.ts"
+import { nitroReferenceOf } from "../policy/nitro.ts"
 import { referenceOfTee } from "../policy/prove-tee.ts"
 import {
   encodeSnapshotBytes,
@@ -113,7 +114,7 @@ async function filesOf(
 /** Hardware, boot and TPM values as verified evidence has them, in place of what the agent says about itself. */
 export function withVerified(
   fromAgent: Snapshot,
-  { tee, tpm, ima, boot, enrolment }: Judgement,
+  { tee, tpm, ima, boot, enrolment, nitro }: Judgement,
   { target, at }: Verdict,
 ): Snapshot {
   // Of an earlier time and another verification, if they are there at all: what the VM says about them counts for nothing.
@@ -128,7 +129,7 @@ export function withVerified(
     tpm_policy: null,
     tpm_reference: null,
     ...(tee === null ? {} : referenceOfTee(tee)),
-    ...(tpm === null ? {} : tpmReferenceOf(tpm, enrolment)),
+    ...(tpm === null ? {} : tpmReferenceOf(tpm, enrolment, nitro && nitroReferenceOf(nitro))),
     ima_reference: measured?.ima_reference ?? null,
     ...bootReferenceFrom(boot),
     filehashes: measured === null ? fromAgent.filehashes : united(fromAgent.filehashes, measured.filehashes),

@@ -62,6 +62,10 @@ export interface TpmEvidence {
   readonly ekCertificate: Uint8Array | null
   /** DER certificates of authorities that the TPM holds beside them. Hints, never anchors; absent: none. */
   readonly certificates?: readonly Uint8Array[]
+  /**
+   * Attestation document of AWS's NitroTPM, made after the quote, with the quote's qualifyingData as its nonce; absent: another TPM.
+   */
+  readonly nitroDocument?: Uint8Array
 }
 
 export interface ImaEvidence {
@@ -140,6 +144,8 @@ export const MAX_EVIDENCE_VALUES = 10_000
 /** Cap of a kernel command line; the kernel of a PC takes 2048. */
 export const MAX_COMMAND_LINE_BYTES = 4096
 const MAX_CERTIFICATES = 16
+/** Of a NitroTPM document: the TPM's buffer for it has half of that. */
+const MAX_NITRO_BYTES = 16 * 1024
 const MAX_CERTIFICATE_BYTES = 16 * 1024
 /** Of the members of a TEE part. */
 const MAX_TEE_BYTES = { report: 16 * 1024, quote: 128 * 1024, hcl: 16 * 1024 } as const
@@ -159,6 +165,7 @@ export function encodeEvidence(evidence: Evidence): string {
       ak_certificate: tpm.akCertificate && toBase64(tpm.akCertificate),
       ek_certificate: tpm.ekCertificate && toBase64(tpm.ekCertificate),
       ...(tpm.certificates === undefined ? {} : { certificates: tpm.certificates.map(toBase64) }),
+      ...(tpm.nitroDocument === undefined ? {} : { nitro_document: toBase64(tpm.nitroDocument) }),
     },
     ...(eventLog === undefined ? {} : { event_log: toBase64(eventLog) }),
     ...(ccEventLog === undefined ? {} : { cc_event_log: toBase64(ccEventLog) }),
@@ -301,6 +308,7 @@ function parseTpm(record: JsonRecord): TpmEvidence {
       expected: `${EVIDENCE_PCRS.length} values of 32 bytes`,
       found: `${pcrs.length} values`,
     })
+  const nitroDocument = optionalBytes(record, "nitro_document", MAX_NITRO_BYTES)
   const tpm: TpmEvidence = {
     quote: required("quote"),
     signature: required("signature"),
@@ -311,6 +319,7 @@ function parseTpm(record: JsonRecord): TpmEvidence {
     ...(record.names().includes("certificates")
       ? { certificates: bytesList(record, "certificates", MAX_CERTIFICATES, MAX_CERTIFICATE_BYTES) }
       : {}),
+    ...(nitroDocument === null ? {} : { nitroDocument }),
   }
   record.finish()
   return tpm

@@ -39,6 +39,10 @@ export interface Tpm {
   readNv(index: number): Promise<Uint8Array | null>
   /** Writes all of an NV index; one that is not defined is made, as the owner's, with the size of `data`. */
   writeNv(index: number, data: Uint8Array): Promise<void>
+  /**
+   * An attestation document of AWS's NitroTPM over its PCRs and this nonce (up to 64 bytes); null where the TPM is another one.
+   */
+  nitroDocument(nonce: Uint8Array): Promise<Uint8Array | null>
   /** Releases the transport. */
   close(): Promise<void>
 }

@@ -19,7 +19,7 @@ export interface SimulatedMeasurement {
 }
 
 /** Banks that the log has digests for; the software TPM has more. */
-const LOG_BANKS = ["sha1", "sha256"] as const
+const LOG_BANKS = ["sha1", "sha256", "sha384"] as const
 const DEFAULT_COMMAND_LINE = "root=/dev/vda1 ro quiet ima_policy=tcb ima_hash=sha256 ima_template=ima-ng\n"
 const KERNEL = "/boot/vmlinuz-simulated"
 const INITRD = "/boot/initrd.img-simulated"

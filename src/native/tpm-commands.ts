@@ -36,6 +36,8 @@ const CC = {
   policyPcr: 0x17f,
   pcrExtend: 0x182,
   policyGetDigest: 0x189,
+  /** AWS's own: see nitro-tpm.ts. */
+  nsmRequest: 0x20000001,
 } as const
 type Command = keyof typeof CC
 
@@ -49,6 +51,8 @@ const ST_SESSIONS = 0x8002
 const CAP_HANDLES = 1
 const CAP_TPM_PROPERTIES = 6
 const PT_FAMILY_INDICATOR = 0x100
+/** The first of four. */
+const PT_VENDOR_STRING = 0x106
 
 const HEAD_SIZE = 10
 /** Times that a command is sent again when the TPM asks for it. */
@@ -207,6 +211,17 @@ export function isTpm2(transceive: Transceive): boolean {
   const family = capability(transceive, CAP_TPM_PROPERTIES, PT_FAMILY_INDICATOR, 1)
   const properties = list(struct({ property: u32, value: u32 }), 1).read(family)
   return properties[0]?.value === 0x322e3000 // "2.0\0"
+}
+
+/** What the TPM's maker calls it: up to 16 characters. */
+export function vendorString(transceive: Transceive): string {
+  const answer = capability(transceive, CAP_TPM_PROPERTIES, PT_VENDOR_STRING, 4)
+  const properties = list(struct({ property: u32, value: u32 }), 4).read(answer)
+  const text = Buffer.alloc(16)
+  for (const { property, value } of properties)
+    if (property >= PT_VENDOR_STRING && property < PT_VENDOR_STRING + 4)
+      text.writeUInt32BE(value, 4 * (property - PT_VENDOR_STRING))
+  return text.toString("latin1").replace(/\0+$/, "")
 }
 
 /** Handles in use from `first` on, at most 254. */
@@ -399,6 +414,11 @@ export function defineNv(transceive: Transceive, definition: NvPublic): void {
 /** Takes an NV index of the owner's away, with its content. */
 export function undefineNv(transceive: Transceive, index: number): void {
   send(transceive, "nvUndefineSpace", { handles: [RH.owner, index], authorized: 1 })
+}
+
+/** Has a NitroTPM take the request in an NV index of empty authorization, and put its answer there. */
+export function nsmRequest(transceive: Transceive, index: number): void {
+  send(transceive, "nsmRequest", { handles: [index, index], authorized: 1 })
 }
 
 /** The TPM Name of an NV index: hash algorithm and digest of what it is. */

@@ -6,6 +6,7 @@ import { parseAttest } from "../formats/tpm/attest.ts"
 import { type PcrSelection, selectedPcrs, selectPcrs } from "../formats/tpm/pcr-selection.ts"
 import { encodePublic, hasAttribute, OBJECT, parsePublic, type TpmPublic } from "../formats/tpm/public.ts"
 import { parseSignature } from "../formats/tpm/signature.ts"
+import { nitroDocument } from "./nitro-tpm.ts"
 import type { SealRequest, TpmKeys, TpmQuote } from "./ports.ts"
 import * as commands from "./tpm-commands.ts"
 import { type ActivateRequest, activateCredential, EK_TEMPLATES } from "./tpm-credential.ts"
@@ -96,6 +97,7 @@ export function tpmOperations(open: () => TpmTransport) {
     readPublic: burst((transceive, handle: number) => readPublic(transceive, handle)),
     readNv: burst((transceive, index: number) => readNv(transceive, index)),
     writeNv: burst(writeNv),
+    nitroDocument: burst((transceive, nonce: Uint8Array) => nitroDocument(transceive, nonce)),
     seal: (request: SealRequest) => wiping(burst(seal), request, request.secret, request.pin),
     unseal: (request: UnsealRequest) => wiping(burst(unseal), request, request.pin),
     readReference: burst(readReference),

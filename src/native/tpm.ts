@@ -20,6 +20,7 @@ export async function openTpm(tcti: string): Promise<Tpm> {
     readPublic: (handle) => worker.call("readPublic", handle),
     readNv: (index) => worker.call("readNv", index),
     writeNv: (index, data) => worker.call("writeNv", { index, data }),
+    nitroDocument: (nonce) => worker.call("nitroDocument", nonce),
     close: () => worker.close(),
   }
 }

@@ -79,7 +79,7 @@ function shown(json: string | null): string | null {
 }
 
 function meaningOf(name: string): string | null {
-  const pcr = /^tpm_reference\.pcrs\.(\d+)$/.exec(name)?.[1]
+  const pcr = /^tpm_reference\.(?:nitro_tpm\.)?pcrs\.(\d+)$/.exec(name)?.[1]
   if (pcr !== undefined) return PCR_MEANING[Number(pcr)] ?? null
   return MEANINGS[name] ?? null
 }
@@ -95,6 +95,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
   "tpm_policy.reset_count": "how often the machine was started",
   "tpm_policy.restart_count": "how often the machine was resumed",
   "tpm_reference.ak_name": "the TPM's attestation key: another one is another VM",
+  "tpm_reference.nitro_tpm.instance": "the AWS instance whose NitroTPM AWS vouched for",
   [ENROLLED_AT]: "when the attestation key was proven to be in a TPM",
   [CLOCK]: "the TPM's clock, in milliseconds",
   "ima_reference.boot_aggregate": "digest over the boot PCRs, by the kernel",

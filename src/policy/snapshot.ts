@@ -4,6 +4,7 @@ import { isArray, JsonCursor, type JsonRecord } from "../formats/strict-json.ts"
 import { type BootReference, encodeBootReference, parseBootReference } from "./boot-reference.ts"
 import { type FileHashes, FileHashIndex, type FileHashIndexBuilder, indexFileHashes } from "./file-hashes.ts"
 import { readFileHashes, writeFileHashes } from "./snapshot-files.ts"
+import { type NitroReference, parseNitroReference } from "./snapshot-nitro.ts"
 import { encodePackages, type Package, PackagesReader } from "./snapshot-packages.ts"
 import {
   hex,
@@ -78,6 +79,8 @@ export interface TpmReference {
   readonly clock: number | null
   /** How the AK was proven to be in a TPM; absent: it was not, it is only the key that the VM showed. */
   readonly ak_enrolment?: AkEnrolment
+  /** What a NitroTPM document said; absent: there was none. */
+  readonly nitro_tpm?: NitroReference
 }
 
 /** A proof that an attestation key is in a TPM. It holds for the key's Name from then on, as such a key never leaves its TPM. */
@@ -345,6 +348,7 @@ function parseTpmReference(record: JsonRecord): TpmReference {
   const values = record.record("pcrs")
   const clock = record.countOrNull("clock", Number.MAX_SAFE_INTEGER)
   const enrolment = record.recordOrNull("ak_enrolment")
+  const nitro = record.recordOrNull("nitro_tpm")
   const pcrs: [string, string][] = values.names().map((name) => {
     if (!/^(?:[0-9]|1[0-9]|2[0-3])$/.test(name)) throw values.wrong(name.slice(0, 20), "a PCR number", name)
     return [name, hex(values, name, 32)]
@@ -356,6 +360,7 @@ function parseTpmReference(record: JsonRecord): TpmReference {
     pcrs: Object.fromEntries(pcrs),
     clock,
     ...(ak_enrolment === null ? {} : { ak_enrolment }),
+    ...(nitro === null ? {} : { nitro_tpm: parseNitroReference(nitro) }),
   }
 }
 

@@ -4,6 +4,7 @@ import type { Verified } from "../verify/verified.ts"
 import { type BootLog, explainRegister, logFacts, logFindings, NO_LOG } from "./boot-log.ts"
 import type { BootReference } from "./boot-reference.ts"
 import type { AkEnrolment, Snapshot, TpmPolicy, TpmReference } from "./snapshot.ts"
+import type { NitroReference } from "./snapshot-nitro.ts"
 import type { Check, Claim, Finding } from "./verdict.ts"
 
 /** PCRs that say what booted. PCR 10 is IMA's and moves with each program; 16 and up can be reset while the machine runs. */
@@ -64,6 +65,7 @@ export function appraiseTpm(
 export function tpmReferenceOf(
   tpm: Verified<TpmAttestation>,
   enrolment: AkEnrolment | null = null,
+  nitro: NitroReference | null = null,
 ): {
   tpm_policy: TpmPolicy
   tpm_reference: TpmReference
@@ -76,6 +78,7 @@ export function tpmReferenceOf(
       pcrs: Object.fromEntries(pcrs),
       clock: Number(tpm.clock),
       ...(enrolment === null ? {} : { ak_enrolment: enrolment }),
+      ...(nitro === null ? {} : { nitro_tpm: nitro }),
     },
   }
 }

@@ -118,6 +118,8 @@ export interface Verdict {
     readonly meaning: string
     /** Absent where no quote was proven. */
     readonly akProvenBy?: AkProof
+    /** The instance whose PCRs AWS signed for this verification, and no check on them failed; absent: none. */
+    readonly nitroInstance?: string
   }
   /** Checks left out by name. */
   readonly skipped: readonly Check[]

@@ -13,6 +13,7 @@ import { parsePublic, tpmName } from "../formats/tpm/public.ts"
 import { type AzureClaims, verifyAzureQuote, verifyHcl } from "../verify/azure.ts"
 import { type QuotedMeasurements, verifyMeasurementList } from "../verify/ima.ts"
 import type { ImaKey } from "../verify/ima-signature.ts"
+import type { NitroAnchor, NitroTpmStatement } from "../verify/nitro-tpm.ts"
 import { type TpmAttestation, verifyQuote } from "../verify/tpm.ts"
 import type { TpmAuthorities } from "../verify/tpm-certificate.ts"
 import type { CredentialAnswer } from "../verify/tpm-credential.ts"
@@ -28,9 +29,17 @@ import { appraiseIma } from "./ima.ts"
 import { imaArgumentsOf } from "./ima-command-line.ts"
 import type { KnownImaPolicy } from "./ima-coverage.ts"
 import type { ImaExpectations } from "./ima-expectations.ts"
+import {
+  appraiseNitro,
+  type NitroJudgement,
+  NO_NITRO,
+  nitroAssurance,
+  nitroPcr10,
+  withNitro,
+} from "./nitro.ts"
 import { policyFindings } from "./policy-requirements.ts"
 import { type ProvenTee, proveTee, type TeeInput } from "./prove-tee.ts"
-import type { AkEnrolment } from "./snapshot.ts"
+import type { AkEnrolment, Snapshot } from "./snapshot.ts"
 import { appraiseTpm } from "./tpm.ts"
 import { alsoFailing, failedBy, failedWith, notJudged } from "./validation-claims.ts"
 import {
@@ -78,6 +87,8 @@ export interface JudgeInput extends TeeInput {
   readonly skip: ReadonlySet<Check>
   /** Whom to believe about TPMs. Present: that the attestation key is in a TPM has to be proven by their certificates. */
   readonly tpmAuthorities?: TpmAuthorities | null
+  /** Roots that NitroTPM documents may rest on; absent: none. */
+  readonly nitroAnchors?: readonly NitroAnchor[]
   /** DER SubjectPublicKeyInfo of the endorsement key that the TPM has to have; absent or null: any. */
   readonly endorsementKey?: Uint8Array | null
   /** What a challenge to the TPM gave, or why there was none; absent: none was tried. */
@@ -101,6 +112,8 @@ export interface Judgement {
   /** How the attestation key was proven by certificates just now; null: it was not. */
   readonly enrolment: AkEnrolment | null
   readonly boot: BootLogs
+  /** What AWS signed about the TPM; null: nothing, or something is wrong with it. */
+  readonly nitro: Verified<NitroTpmStatement> | null
 }
 
 /** What the event logs of a VM are worth. */
@@ -146,8 +159,13 @@ export function judge(input: JudgeInput): Judgement {
       passed: exitCode === 0,
       target: input.target,
       at: input.at.toISOString(),
-      simulated: tee.proven?.attestation.anchor.simulated ?? false,
-      assurance: assuranceOf(claims, tee.proven, ak.provenBy, input.reference?.tpm_reference?.ak_enrolment),
+      simulated: tee.proven?.attestation.anchor.simulated === true || tpm.nitro.simulated,
+      assurance: assuranceOf(claims, {
+        tee: tee.proven,
+        nitro: tpm.nitro,
+        akProvenBy: ak.provenBy,
+        reference: input.reference,
+      }),
       skipped: CHECKS.filter((check) => input.skip.has(check)),
       claims,
       exitCode,
@@ -158,6 +176,7 @@ export function judge(input: JudgeInput): Judgement {
     ima: ima.proven,
     enrolment: ak.enrolment,
     boot,
+    nitro: tpm.nitro.statement,
   }
 }
 
@@ -303,7 +322,7 @@ function proveTpm(
   input: JudgeInput,
   proven: ProvenTee | null,
   td: ProvenTd | null,
-): Proof<TpmAttestation> & { readonly log: BootLog } {
+): Proof<TpmAttestation> & { readonly log: BootLog; readonly nitro: NitroJudgement } {
   const { tpm, tee } = input.evidence
   if (tpm === null) {
     const absent = {
@@ -317,7 +336,8 @@ function proveTpm(
     }
     const [reboot, boot] = afterTpm()
     const byTd = td === null ? null : tdBootClaim(td, input.reference)
-    return { proven: null, log: NO_LOG, claims: [failedWith("tpm", "tpm", absent), reboot, byTd ?? boot] }
+    const claims = [failedWith("tpm", "tpm", absent), reboot, byTd ?? boot]
+    return { proven: null, log: NO_LOG, nitro: NO_NITRO, claims }
   }
   try {
     const committed = tee === null ? null : committedBytes(tee)
@@ -340,9 +360,20 @@ function proveTpm(
     const facts = vouched === null ? {} : { akVouchedBy: "paravisor" }
     const shown = { ...identity, facts: { ...identity.facts, ...facts } }
     const explained = td === null ? boot : alsoFailing(boot, "boot", tdFindings(td, input.reference))
-    return { proven: quoted, log, claims: [shown, reboot, explained] }
+    const nitro = appraiseNitro({
+      document: tpm.nitroDocument,
+      binding: qualifyingData,
+      anchors: input.nitroAnchors ?? [],
+      reference: input.reference?.tpm_reference?.nitro_tpm ?? null,
+      log,
+      eventLog: input.evidence.eventLog,
+      at: input.at,
+    })
+    const [judged, booted] = withNitro(shown, explained, nitro)
+    return { proven: quoted, log, nitro, claims: [judged, reboot, booted] }
   } catch (error) {
-    return { proven: null, log: NO_LOG, claims: [failedBy("tpm", "tpm", error), ...afterTpm()] }
+    const claims = [failedBy("tpm", "tpm", error), ...afterTpm()]
+    return { proven: null, log: NO_LOG, nitro: NO_NITRO, claims }
   }
 }
 
@@ -402,7 +433,7 @@ function afterTpm(): [reboot: Claim, boot: Claim] {
 
 function proveIma(
   input: JudgeInput,
-  { proven: tpm, claims, log }: ReturnType<typeof proveTpm>,
+  { proven: tpm, claims, log, nitro }: ReturnType<typeof proveTpm>,
 ): { proven: Verified<QuotedMeasurements> | null; claim: Claim } {
   const { ima } = input.evidence
   const pcr10 = tpm?.pcrs[10]
@@ -419,7 +450,7 @@ function proveIma(
     return { proven: null, claim: failedWith("ima", "ima", absent) }
   }
   try {
-    const proven = verifyMeasurementList(parseMeasurementList(ima.list), pcr10)
+    const proven = verifyMeasurementList(parseMeasurementList(ima.list), pcr10, nitroPcr10(nitro))
     return {
       proven,
       claim: appraiseIma(proven, input.reference, {
@@ -484,12 +515,25 @@ const ASSURANCE: Record<Assurance, string> = {
 
 function assuranceOf(
   claims: readonly Claim[],
-  tee: ProvenTee | null,
-  akProvenBy: AkProof | null,
-  enrolled: AkEnrolment | undefined,
+  proven: {
+    readonly tee: ProvenTee | null
+    readonly nitro: NitroJudgement
+    readonly akProvenBy: AkProof | null
+    readonly reference: Snapshot | null
+  },
 ): Verdict["assurance"] {
+  const { tee, nitro, akProvenBy, reference } = proven
+  const enrolled = reference?.tpm_reference?.ak_enrolment
   const label = assuranceLabel(claims, tee)
   if (akProvenBy === null) return { label, meaning: ASSURANCE[label] }
+  const aws = nitroAssurance(nitro, claims, reference)
+  if (aws !== null && label !== "unproven" && label !== "no-tpm")
+    return {
+      label,
+      meaning: `${ASSURANCE[label]}${reference === null ? unprovenKey(label, akProvenBy) : ""}; ${aws.meaning}`,
+      akProvenBy,
+      nitroInstance: aws.instance,
+    }
   const byGivenKey = akProvenBy === "ek-key" || (akProvenBy === "enrolled" && enrolled?.kind === "ek-key")
   const key = byGivenKey ? GIVEN_KEY : unprovenKey(label, akProvenBy)
   return { label, meaning: `${ASSURANCE[label]}${key}`, akProvenBy }

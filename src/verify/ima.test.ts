@@ -16,6 +16,7 @@ import { parseAsciiMeasurementList } from "../formats/ima/ascii.ts"
 import { encodeMeasurementList, type NewEntry } from "../formats/ima/encode.ts"
 import { parseMeasurementList } from "../formats/ima/measurement-list.ts"
 import { verifyMeasurementList } from "./ima.ts"
+import { PcrReplay } from "./ima-replay.ts"
 
 const HONEST: NewEntry[] = [
   bootAggregate(),
@@ -117,6 +118,36 @@ describe("measurement list against the quoted PCR 10", () => {
       }),
       { numRuns: 2000 },
     )
+  })
+})
+
+describe("with a later statement about PCR 10 in another bank", () => {
+  const entries = ["a", "b", "c", "d"].map((path) => file(path))
+  const list = parseMeasurementList(listOf(...entries))
+  const after = (count: number) => {
+    const replay = new PcrReplay("sha384")
+    for (let index = 0; index < count; index++) replay.extend(list, index)
+    return { bank: "sha384", value: replay.value.slice(), by: "document" } as const
+  }
+  const quotedAfter = (count: number) => extendedPcr(...entries.slice(0, count))
+
+  test("the entries up to that statement are verified", () => {
+    for (const [quoted, later] of [
+      [2, 2],
+      [2, 3],
+      [0, 4],
+    ] as const) {
+      const verified = verifyMeasurementList(list, quotedAfter(quoted), after(later))
+      expect([verified.list.count, verified.notYetQuoted]).toEqual([later, 4 - later])
+    }
+  })
+
+  test("one that holds less than the quote before it is refused, and so is one of another list", () => {
+    expect(() => verifyMeasurementList(list, quotedAfter(3), after(2))).toThrowCode("ERR_IMA_REPLAY")
+    const other = { ...after(3), value: new Uint8Array(48).fill(1) }
+    expect(() => verifyMeasurementList(list, quotedAfter(3), other)).toThrowCode("ERR_IMA_REPLAY")
+    const short = { ...after(3), value: after(3).value.subarray(0, 32) }
+    expect(() => verifyMeasurementList(list, quotedAfter(3), short)).toThrowCode("ERR_IMA_REPLAY")
   })
 })
 

@@ -16,19 +16,43 @@ export interface QuotedMeasurements {
 /**
  * Finds the prefix of the list that gives the quoted PCR 10, recomputing every template digest from the template data.
  * @param quotedPcr10 SHA-256 bank, 32 bytes, from a verified quote (`verifyQuote`).
+ * @param later a statement about the same PCR that was made after the quote: then the prefix is the one that gives it, and has to hold
+ *   that of the quote.
  * @throws VerifyError ERR_IMA_PCR, ERR_IMA_TEMPLATE_DIGEST, ERR_IMA_REPLAY.
  */
 export function verifyMeasurementList(
   list: MeasurementList,
   quotedPcr10: Uint8Array,
+  later: LaterPcr | null = null,
 ): Verified<QuotedMeasurements> {
-  const count = quotedPrefix(list, quotedPcr10)
+  const quoted = quotedPrefix(list, "sha256", quotedPcr10)
+  const count = later === null ? quoted : laterPrefix(list, later, quoted)
   return markVerified({ list: prefixOf(list, count), notYetQuoted: list.count - count })
 }
 
-/** Number of entries after which the SHA-256 bank holds the quoted value. */
-function quotedPrefix(list: MeasurementList, quoted: Uint8Array): number {
-  const prefix = new QuotedPrefix("sha256", quoted)
+/** PCR 10 of another bank, from a verified statement. */
+export interface LaterPcr {
+  readonly bank: HashName
+  readonly value: Uint8Array
+  /** Whose statement it is, for messages. */
+  readonly by: string
+}
+
+/** @throws VerifyError ERR_IMA_REPLAY */
+function laterPrefix(list: MeasurementList, { bank, value, by }: LaterPcr, quoted: number): number {
+  const count = quotedPrefix(list, bank, value)
+  if (count >= quoted) return count
+  throw new VerifyError("ERR_IMA_REPLAY", {
+    at: `measurement list of ${list.count} entries`,
+    expected: `${quoted} entries or more in PCR 10 of the ${by}, as in the quote before it`,
+    found: `${count}`,
+    hint: "the two are of different machines, or were not made one after the other: do not trust them",
+  })
+}
+
+/** Number of entries after which the bank holds the quoted value. */
+function quotedPrefix(list: MeasurementList, bank: HashName, quoted: Uint8Array): number {
+  const prefix = new QuotedPrefix(bank, quoted)
   const { count } = prefix.take(list)
   prefix.finish()
   return count

@@ -38,7 +38,7 @@ describe("a document under a trusted root", () => {
     expect(document.pcrs.size).toBe(24)
     expect(document.publicKey).toBeNull()
     expect(document.userData).toEqual(Uint8Array.of(1, 2, 3))
-    expect(root.subject.commonName).toBe("test nitro")
+    expect(root.subject.commonName).toBe("test aws.nitro-enclaves")
     expect(freshness).toBe("nonce")
     expect(verified(good, { nonce: null }).freshness).toBe("not-checked")
   })

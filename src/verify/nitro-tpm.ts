@@ -6,6 +6,14 @@ import { type Certificate, parseCertificate } from "../formats/x509/certificate.
 import { placeOf, publicKeyOf, verifyAuthorityItself, verifyChain } from "./certificate-chain.ts"
 import { markVerified, type Verified } from "./verified.ts"
 
+/** A root that documents may rest on. */
+export interface NitroAnchor {
+  /** SHA-256 of the certificate's DER, lower-case hex. */
+  readonly fingerprint: string
+  /** It is not AWS's. */
+  readonly simulated: boolean
+}
+
 export interface NitroTpmInput {
   readonly document: Uint8Array
   /** SHA-256 of the DER of each root that is trusted, lower-case hex. */
@@ -55,7 +63,7 @@ function verifyNitroChain(
       at: "NitroTPM document, cabundle",
       expected: `the root certificate ${[...roots].map((root) => root.slice(0, 16)).join(" or ")}`,
       found: rootFingerprint.slice(0, 16),
-      hint: "this is no document of AWS; for a partition with a root of its own, give that with --tpm-ca",
+      hint: "this is no document of AWS's commercial regions; another partition has a root of its own",
     })
   const root = parseCertificate(rootDer)
   verifyAuthorityItself(root)

@@ -77,6 +77,7 @@ export function fakeTpm(pcrs: readonly Uint8Array[] = Array.from({ length: 24 },
     },
     readNv: async () => null,
     writeNv: async () => undefined,
+    nitroDocument: async () => null,
     close: async () => undefined,
     quote: async (request) => {
       const pcrValues = request.pcrs.map((pcr) => pcrs[pcr] ?? new Uint8Array(32))

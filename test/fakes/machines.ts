@@ -219,6 +219,7 @@ export function devicesOf({ ak, tee }: Machine, akHandle: number | null): Device
     readPublic: async (handle) => (handle === akHandle ? ak.akPublic : null),
     readNv: async () => null,
     writeNv: async () => undefined,
+    nitroDocument: async () => null,
     close: async () => undefined,
     quote: async ({ pcrs, qualifyingData, keyHandle = null }) => {
       if (keyHandle !== akHandle) throw new Error("another key is to sign")

@@ -72,15 +72,15 @@ const DIGITAL_SIGNATURE = 0
 export function nitroPki(): NitroPki {
   const [root, middle, key] = [nitroKey(), nitroKey(), nitroKey()]
   const rootDer = nitroCertificate({
-    subject: "test nitro",
-    issuer: "test nitro",
+    subject: "test aws.nitro-enclaves",
+    issuer: "test aws.nitro-enclaves",
     key: root,
     signer: root,
     extensions: authorityExtensions(null),
   })
   const middleDer = nitroCertificate({
     subject: "zone",
-    issuer: "test nitro",
+    issuer: "test aws.nitro-enclaves",
     key: middle,
     signer: root,
     extensions: authorityExtensions(0),

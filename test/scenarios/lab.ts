@@ -37,6 +37,7 @@ import { EMPTY_WHITELIST } from "../../src/policy/whitelist.ts"
 import type { TrustAnchor } from "../../src/verify/snp.ts"
 import type { TpmAuthorities } from "../../src/verify/tpm-certificate.ts"
 import type { CredentialAnswer } from "../../src/verify/tpm-credential.ts"
+import type { NitroFront } from "../fakes/nitro-front.ts"
 
 /** A TLS key, as DER SubjectPublicKeyInfo. */
 export function newTlsKey(): Uint8Array {
@@ -53,6 +54,7 @@ export class Lab {
   #machine: SimulatedMachine
   #devices: Devices
   #key: AttestationKey
+  readonly #front: NitroFront | null
 
   private constructor(
     dir: string,
@@ -60,6 +62,7 @@ export class Lab {
     anchor: TrustAnchor,
     machine: SimulatedMachine,
     devices: Devices,
+    front: NitroFront | null,
   ) {
     this.#dir = dir
     this.#chip = chip
@@ -67,18 +70,21 @@ export class Lab {
     this.#machine = machine
     this.#devices = devices
     this.#key = keyOf(devices)
+    this.#front = front
   }
 
-  static async open(): Promise<Lab> {
+  /** @param front what stands before its TPM; null: nothing. */
+  static async open(front: NitroFront | null = null): Promise<Lab> {
     const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-lab-"))
     const chip = await loadSimulatedTee(dir)
     const anchor = trustAnchorFromPem(await Bun.file(join(dir, "trust-root.pem")).text())
     const machine = await openSimulatedMachine(dir)
-    return new Lab(dir, chip, anchor, machine, await devicesOf(dir, machine))
+    return new Lab(dir, chip, anchor, machine, await devicesOf(dir, machine, front), front)
   }
 
   async close(): Promise<void> {
     await this.#powerOff()
+    this.#front?.close()
     rmSync(this.#dir, { recursive: true, force: true })
   }
 
@@ -91,7 +97,7 @@ export class Lab {
   async reboot(): Promise<void> {
     await this.#powerOff()
     this.#machine = await openSimulatedMachine(this.#dir)
-    this.#devices = await devicesOf(this.#dir, this.#machine)
+    this.#devices = await devicesOf(this.#dir, this.#machine, this.#front)
     this.#key = keyOf(this.#devices)
   }
 
@@ -148,6 +154,18 @@ export class Lab {
     if (tpm === null) throw new Error("the lab has a TPM")
     const { attest, signature, pcrValues } = await tpm.quote({ pcrs, qualifyingData })
     return { quote: attest, signature, pcrs: pcrValues }
+  }
+
+  /** What root in the VM can always have: a document of its own NitroTPM with any nonce. */
+  async nitroDocument(nonce: Uint8Array): Promise<Uint8Array> {
+    const document = await this.#devices.tpm?.nitroDocument(nonce)
+    if (document == null) throw new Error("the lab has no NitroTPM")
+    return document
+  }
+
+  /** Writes an NV index of the TPM. */
+  async writeNv(index: number, data: Uint8Array): Promise<void> {
+    await this.#devices.tpm?.writeNv(index, data)
   }
 
   /** Evidence with another TPM part, under a report that commits to its key and a quote that commits to the report. */
@@ -262,10 +280,10 @@ const EMPTY: Snapshot = {
   unreadable: [],
 }
 
-async function devicesOf(dir: string, machine: SimulatedMachine): Promise<Devices> {
+async function devicesOf(dir: string, machine: SimulatedMachine, front: NitroFront | null): Promise<Devices> {
   return {
     tee: await openSimulatedTee(dir),
-    tpm: await openTpm(machine.tcti),
+    tpm: await openTpm(front === null ? machine.tcti : await front.before(machine.tcti)),
     ima: machine.ima,
     eventLogs: machine.eventLogs,
   }
