@@ -39,6 +39,7 @@ export const COMPILE_OPTIONS: readonly string[] = [
   "--production",
   "--minify",
   "--bytecode",
+  "--compile-jit-policy=12",
   "--format=esm",
   "--splitting",
   "--env=disable",

@@ -115,7 +115,7 @@ export class AgentClient {
    * @throws AgentError, ParseError (see `parseEvidence`).
    */
   async evidence(nonce: Uint8Array): Promise<Evidence> {
-    return parseEvidence((await this.#evidence(nonce, "")).body)
+    return parsed((await this.#evidence(nonce, "")).body)
   }
 
   /**
@@ -134,7 +134,7 @@ export class AgentClient {
         found: sealingKey === null ? "none" : `${sealingKey.length} bytes`,
         hint: "install this version of the agent in the VM",
       })
-    return { evidence: parseEvidence(body), nonce: sealingNonce(nonce, sealingKey), sealingKey }
+    return { evidence: parsed(body), nonce: sealingNonce(nonce, sealingKey), sealingKey }
   }
 
   async #evidence(nonce: Uint8Array, more: string): Promise<HttpAnswer> {
@@ -483,4 +483,8 @@ function jsonOf(bytes: Uint8Array): unknown {
   } catch {
     return undefined
   }
+}
+
+function parsed(body: Uint8Array): Evidence {
+  return parseEvidence(body, undefined, { collect: () => Bun.gc(true) })
 }

@@ -1,4 +1,3 @@
-import { isIP } from "node:net"
 import { UsageError } from "../errors.ts"
 
 /** Where a TLS server answers. */
@@ -50,7 +49,7 @@ export function parseApplication(text: string, option = "--application"): Endpoi
 
 /** `host:port` for people. */
 export function endpointText({ host, port }: Endpoint): string {
-  return `${isIP(host) === 6 ? `[${host}]` : host}:${port}`
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`
 }
 
 function unbracketed(host: string): string {

@@ -8,13 +8,13 @@ import { type Claim, exitCodeOf, type Verdict } from "../policy/verdict.ts"
 import { QuotedPrefix } from "../verify/ima.ts"
 import { IMA_PCR } from "../verify/ima-replay.ts"
 import { quoteKeyOf, verifyStoredQuote } from "../verify/stored-quote.ts"
-import { type Appraisal, appraisalOf } from "./attest.ts"
-import { timeOf } from "./attestation-validate.ts"
+import { type Appraisal, appraisalOf } from "./appraisal.ts"
 import { inputChunks } from "./input-chunks.ts"
 import { parseFile, readInput } from "./input-files.ts"
 import { jsonText } from "./json-text.ts"
 import { renderVerdict } from "./render.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
+import { timeOf } from "./time-option.ts"
 
 export interface AppraiseOptions {
   readonly file: string

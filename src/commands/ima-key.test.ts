@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { EVMCTL_SAMPLES, fileSigner } from "../../test/fakes/file-signatures.ts"
 import { encodePem } from "../formats/pem.ts"
-import { appraisalOf } from "./attest.ts"
+import { appraisalOf } from "./appraisal.ts"
 
 const directory = mkdtempSync(join(tmpdir(), "ima-key-"))
 afterAll(() => rmSync(directory, { recursive: true }))

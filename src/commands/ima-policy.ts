@@ -1,7 +1,7 @@
 import { EXIT } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
 import { type DescribedPoint, describeCoverage } from "../policy/ima-points.ts"
-import { readImaPolicy } from "./attest.ts"
+import { readImaPolicy } from "./appraisal.ts"
 import { jsonText } from "./json-text.ts"
 import { openTerminal, type Style, type Terminal } from "./terminal.ts"
 

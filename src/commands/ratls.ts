@@ -1,9 +1,10 @@
 import { defineCommand } from "citty"
 import { UsageError } from "../errors.ts"
 import { RATLS_SKIPPABLE } from "../policy/validate-ratls.ts"
-import { hexOf, productOf, timeOf } from "./attestation-validate.ts"
+import { hexOf, productOf } from "./attestation-validate.ts"
 import { collateralArgs, collateralChoiceOf } from "./collateral-source.ts"
 import { listOf, meta, repeatable } from "./command.ts"
+import { timeOf } from "./time-option.ts"
 
 const SUBJECT = "CN=cosmian.io,O=Cosmian Tech,C=FR,L=Paris,ST=Ile-de-France"
 const FORMS =

@@ -9,7 +9,7 @@ import {
 } from "../formats/saved-evidence.ts"
 import type { ApplicationProbe } from "../policy/application.ts"
 import { type Judgement, judge } from "../policy/verify-vm.ts"
-import type { Appraisal } from "./attest.ts"
+import type { Appraisal } from "./appraisal.ts"
 import { contentFor, parsePlainFile } from "./compressed-file.ts"
 
 /** Bytes of the file for evidence: zstd where its name ends in `.zst`. */
@@ -22,7 +22,9 @@ export function savedEvidenceFile(saved: SavedEvidence, path: string): Uint8Arra
  * @throws ParseError as parseSavedEvidence; CodedError ERR_COMPRESSION, ERR_IO
  */
 export function readSavedEvidence(path: string): SavedEvidence {
-  return parsePlainFile(path, MAX_SAVED_BYTES, parseSavedEvidence)
+  return parsePlainFile(path, MAX_SAVED_BYTES, (bytes) =>
+    parseSavedEvidence(bytes, { collect: () => Bun.gc(true) }),
+  )
 }
 
 /**

@@ -1,6 +1,11 @@
+import { noFTL } from "bun:jsc"
+import { readPlainPairs } from "../policy/file-hash-pairs.ts"
 import { MAX_SNAPSHOT_BYTES, parseSnapshot, type Snapshot } from "../policy/snapshot.ts"
 import { parsePlainFile, plainContent } from "./compressed-file.ts"
 import { readInput } from "./input-files.ts"
+
+// It runs once over a file. The engine's last and slowest compiler would take longer than its code then saves.
+noFTL(readPlainPairs)
 
 /**
  * Reads a snapshot file, plain or compressed; `-` is standard input. What is wrong in it is told with its name.

@@ -3,7 +3,6 @@ import { hashAlgorithmOfSize } from "../formats/hash-algorithms.ts"
 import { printable } from "../formats/path-text.ts"
 import { encodeSnapshotBytes, fileHashIndex, MAX_SNAPSHOT_BYTES, type Snapshot } from "../policy/snapshot.ts"
 import { type NewPackage, type PackageUpdate, updateSnapshot } from "../policy/snapshot-update.ts"
-import { timeOf } from "./attestation-validate.ts"
 import { contentFor } from "./compressed-file.ts"
 import { readInput } from "./input-files.ts"
 import { jsonText } from "./json-text.ts"
@@ -12,6 +11,7 @@ import { type Authenticity, PackageTrust, type TrustChoice } from "./package-tru
 import { count } from "./progress.ts"
 import { readSnapshotFile } from "./snapshot-file.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
+import { timeOf } from "./time-option.ts"
 import { beginFile } from "./write-file.ts"
 
 export interface UpdateFilesOptions extends TrustChoice {

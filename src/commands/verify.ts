@@ -2,14 +2,14 @@ import { UsageError } from "../errors.ts"
 import type { SavedEvidence } from "../formats/saved-evidence.ts"
 import type { Verdict } from "../policy/verdict.ts"
 import type { ConnectionOptions, TrustOptions } from "./agent-options.ts"
-import { type Appraisal, appraisalOf, attest, withAgent } from "./attest.ts"
-import { timeOf } from "./attestation-validate.ts"
+import { type Appraisal, appraisalOf } from "./appraisal.ts"
 import { interruptible } from "./interrupt.ts"
 import { jsonText } from "./json-text.ts"
 import { ProgressLine } from "./progress.ts"
 import { renderVerdict } from "./render.ts"
 import { judgeSaved, readSavedEvidence } from "./saved-evidence.ts"
 import { openTerminal, type Terminal } from "./terminal.ts"
+import { timeOf } from "./time-option.ts"
 import { beginOutputs, type VerdictOutputs } from "./verdict-outputs.ts"
 
 export interface VerifyOptions extends ConnectionOptions, TrustOptions {
@@ -84,6 +84,8 @@ export async function verifyAgainstSnapshot(
 }
 
 async function ofVm(options: VerifyOptions, appraisal: Appraisal, progress: ProgressLine): Promise<Answer> {
+  // Saved evidence needs no network.
+  const { attest, withAgent } = await import("./attest.ts")
   const { verdict, collected } = await interruptible((signal) =>
     withAgent(options, signal, (client) => attest(client, options, appraisal, progress, signal)),
   )

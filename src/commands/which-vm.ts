@@ -1,6 +1,6 @@
 import { UsageError } from "../errors.ts"
 import type { ExpectationOptions } from "./agent-options.ts"
-import type { Appraisal } from "./attest.ts"
+import type { Appraisal } from "./appraisal.ts"
 
 /**
  * A genuine VM is not yet yours: whoever wants a secret can rent one.

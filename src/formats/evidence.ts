@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { ParseError } from "../errors.ts"
 import { MAX_EVENT_LOG_BYTES } from "./event-log/event-log.ts"
 import { fromBase64, toBase64 } from "./hex.ts"
-import { JsonCursor, type JsonRecord } from "./strict-json.ts"
+import { JsonCursor, type JsonOptions, type JsonRecord } from "./strict-json.ts"
 
 /** Version 1 of the evidence: everything for one verification, bound together. JSON of `GET /v1/evidence`. */
 export interface Evidence {
@@ -192,7 +192,11 @@ function encodeTee(tee: TeeEvidence): Readonly<Record<string, string | readonly 
  * @throws ParseError ERR_UNSUPPORTED (version, kind of TEE), ERR_MALFORMED, ERR_DUPLICATE_KEY, ERR_TOO_LARGE,
  * ERR_TRUNCATED, ERR_TRAILING_BYTES.
  */
-export function parseEvidence(text: string | Uint8Array, maxBytes = MAX_EVIDENCE_BYTES): Evidence {
+export function parseEvidence(
+  text: string | Uint8Array,
+  maxBytes = MAX_EVIDENCE_BYTES,
+  options: Pick<JsonOptions, "collect"> = {},
+): Evidence {
   // A JSON text has fewer characters than bytes, so this bound is checked before the copy is made.
   if (text.length > maxBytes)
     throw new ParseError("ERR_TOO_LARGE", {
@@ -201,7 +205,7 @@ export function parseEvidence(text: string | Uint8Array, maxBytes = MAX_EVIDENCE
       found: `${text.length}`,
     })
   const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text
-  const cursor = new JsonCursor("evidence", bytes, maxBytes, { maxValues: MAX_EVIDENCE_VALUES })
+  const cursor = new JsonCursor("evidence", bytes, maxBytes, { ...options, maxValues: MAX_EVIDENCE_VALUES })
   const taken = takeEvidence(cursor, "")
   cursor.end()
   return readEvidence(taken)

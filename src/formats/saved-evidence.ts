@@ -15,7 +15,7 @@ import {
   MAX_BUNDLE_BYTES,
   parseCollateralBundle,
 } from "./intel/collateral.ts"
-import { isArray, JsonCursor, type JsonRecord, type JsonValue } from "./strict-json.ts"
+import { isArray, JsonCursor, type JsonOptions, type JsonRecord, type JsonValue } from "./strict-json.ts"
 
 /** Evidence with everything else that its verdict was made from, to be judged again later, elsewhere, offline. */
 export interface SavedEvidence {
@@ -99,8 +99,14 @@ export function encodeSavedEvidence(saved: SavedEvidence): string {
  * `parseEvidence`.
  * @throws ParseError ERR_UNSUPPORTED, ERR_MALFORMED, ERR_DUPLICATE_KEY, ERR_TOO_LARGE, ERR_TRUNCATED, ERR_TRAILING_BYTES.
  */
-export function parseSavedEvidence(bytes: Uint8Array): SavedEvidence {
-  const cursor = new JsonCursor("saved evidence", bytes, MAX_SAVED_BYTES, { maxValues: MAX_EVIDENCE_VALUES })
+export function parseSavedEvidence(
+  bytes: Uint8Array,
+  options: Pick<JsonOptions, "collect"> = {},
+): SavedEvidence {
+  const cursor = new JsonCursor("saved evidence", bytes, MAX_SAVED_BYTES, {
+    ...options,
+    maxValues: MAX_EVIDENCE_VALUES,
+  })
   let evidence: EvidenceText | null = null
   const root = cursor.record("", (name) => {
     if (name !== "evidence") return undefined

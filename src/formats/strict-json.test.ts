@@ -142,8 +142,34 @@ describe("base64 decoded where it stands", () => {
     )
   })
 
-  test.each(["A", "AB==", "AB", "AAB", "A-B_", "AA A", "AA\\nA", "é"])("%p is refused", (text) => {
-    expect(() => decoded(text)).toThrowCode("ERR_MALFORMED")
+  test.each(["A", "AB==", "AB", "AAB", "A-B_", "AA A", "AA\\nA", "é", "AAA AAAA", "AA==AAAA", "AAAA\n   "])(
+    "%p is refused",
+    (text) => {
+      expect(() => decoded(text)).toThrowCode("ERR_MALFORMED")
+    },
+  )
+
+  test("of many parts is the same as of one, and refused where one of them is none", () => {
+    const bytes = Uint8Array.from({ length: 1_000_000 }, (_, at) => (at * 7919) >> 3)
+    const text = Buffer.from(bytes).toString("base64").replace(/=+$/, "")
+    const cursor = (changed: string) => new JsonCursor("text", Buffer.from(`"${changed}"`), 2_000_000)
+    expect(Buffer.compare(cursor(text).base64InPlace(1_000_000), bytes)).toBe(0)
+    for (const at of [0, 1_048_575, 1_048_576, text.length - 3]) {
+      const broken = `${text.slice(0, at)} ${text.slice(at + 1)}`
+      expect(() => cursor(broken).base64InPlace(1_000_000)).toThrowCode("ERR_MALFORMED")
+    }
+  })
+
+  test("of a hundred megabytes leaves no such heap of texts behind", () => {
+    let collected = 0
+    const bytes = Buffer.alloc(100 * 2 ** 20, "A")
+    bytes[0] = bytes[bytes.length - 1] = 0x22
+    const collect = () => {
+      collected += 1
+    }
+    const cursor = new JsonCursor("text", bytes, bytes.length, { collect })
+    expect(() => cursor.base64InPlace(bytes.length)).not.toThrow()
+    expect(collected).toBe(6)
   })
 
   test("what has no end, or is too long, is refused", () => {

@@ -15,6 +15,8 @@ export interface JsonOptions {
   readonly bigIntegers?: boolean
   /** Members and elements in all, as each of them takes memory many times its text; absent: any number. */
   readonly maxValues?: number
+  /** Gives back memory of no more use. Called now and then: by itself the engine lets it grow to what is in use. */
+  readonly collect?: () => void
 }
 
 const MAX_DEPTH = 32
@@ -34,6 +36,7 @@ export class JsonCursor {
   readonly #known: ({ start: number; end: number; text: string } | undefined)[] = []
   readonly #name: string
   readonly #bigIntegers: boolean
+  readonly #collect: () => void
   /** Members and elements that may still follow. */
   #values: number
   #at = 0
@@ -55,6 +58,7 @@ export class JsonCursor {
     this.#latin1 = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.#name = name
     this.#bigIntegers = options.bigIntegers === true
+    this.#collect = options.collect ?? (() => undefined)
     this.#values = options.maxValues ?? Number.POSITIVE_INFINITY
   }
 
@@ -197,7 +201,7 @@ export class JsonCursor {
     // What ends too early is told so, and not decoded: there may be no base64 in it.
     this.#at = end < 0 ? bytes.length : start
     if (end < 0) throw this.malformed("the end of a string")
-    const decoded = decodeInPlace(bytes.subarray(start, end))
+    const decoded = decodeInPlace(bytes.subarray(start, end), this.#collect)
     if (decoded === null) throw this.malformed("base64 without padding")
     this.#at = end + 1
     return decoded
@@ -340,38 +344,34 @@ export class JsonCursor {
   }
 }
 
-/** Value of a base64 digit by its character code; 64 for other bytes. */
-const BASE64 = Uint8Array.from({ length: 256 }, (_, code) => {
-  const digit = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".indexOf(
-    String.fromCharCode(code),
-  )
-  return digit < 0 ? 64 : digit
-})
+/** Characters of base64 that are decoded at once: whole groups of four. */
+const BASE64_PART = 1 << 20
+/** Parts after which their texts are given back. */
+const PARTS_KEPT = 16
 
 /** What is written never overtakes what is read. Null where the text is not the one that the bytes are encoded as. */
-function decodeInPlace(text: Uint8Array): Uint8Array | null {
+function decodeInPlace(text: Uint8Array, collect: () => void): Uint8Array | null {
+  const characters = Buffer.from(text.buffer, text.byteOffset, text.byteLength)
   let out = 0
-  let at = 0
-  for (; at + 3 < text.length; at += 4) {
-    const a = BASE64[text[at] ?? 0] ?? 64
-    const b = BASE64[text[at + 1] ?? 0] ?? 64
-    const c = BASE64[text[at + 2] ?? 0] ?? 64
-    const d = BASE64[text[at + 3] ?? 0] ?? 64
-    if ((a | b | c | d) >= 64) return null
-    text[out] = (a << 2) | (b >> 4)
-    text[out + 1] = ((b & 15) << 4) | (c >> 2)
-    text[out + 2] = ((c & 3) << 6) | d
-    out += 3
+  for (let at = 0; at < text.length; at += BASE64_PART) {
+    const part = characters.toString("latin1", at, Math.min(at + BASE64_PART, text.length))
+    const size = Math.floor((part.length * 3) / 4)
+    if (!decodesTo(part, text.subarray(out, out + size))) return null
+    out += size
+    if ((at / BASE64_PART) % PARTS_KEPT === PARTS_KEPT - 1) collect()
   }
-  const left = text.length - at
-  if (left === 0) return text.subarray(0, out)
-  const [a = 64, b = 64, c = 0] = Array.from(text.subarray(at), (code) => BASE64[code] ?? 64)
-  // Bits that no byte has room for are zero.
-  const spare = left === 2 ? b & 15 : c & 3
-  if (left === 1 || (a | b | c) >= 64 || spare !== 0) return null
-  text[out] = (a << 2) | (b >> 4)
-  if (left === 3) text[out + 1] = ((b & 15) << 4) | (c >> 2)
-  return text.subarray(0, out + left - 1)
+  return text.subarray(0, out)
+}
+
+/** False where the text is not base64 without padding of exactly so many bytes: white space and padding give fewer. */
+function decodesTo(text: string, bytes: Uint8Array): boolean {
+  const padded = text.padEnd(Math.ceil(text.length / 4) * 4, "=")
+  try {
+    const { read, written } = bytes.setFromBase64(padded, { lastChunkHandling: "strict" })
+    return read === padded.length && written === bytes.length
+  } catch {
+    return false
+  }
 }
 
 /** From this size on members are found by a map. Most objects are smaller, and there are many of them. */

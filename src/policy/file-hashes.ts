@@ -1,5 +1,22 @@
-import { HEX_VALUE, toHex } from "../formats/hex.ts"
+import { toHex } from "../formats/hex.ts"
 import { pathToText, textToPath } from "../formats/path-text.ts"
+import {
+  byteAt,
+  comparePairs,
+  comparePaths,
+  comparePathsAt,
+  DIGEST,
+  DIGEST_END,
+  digestAt,
+  mostPairs,
+  PATH,
+  PATH_END,
+  PLACES,
+  pathAt,
+  readPlainPairs,
+  SPACE,
+  UNDERSCORE,
+} from "./file-hash-pairs.ts"
 
 /** Pairs of path (as `formats/path-text.ts` makes text of it) and hex digest. A plain array of pairs is one. */
 export interface FileHashes extends Iterable<readonly [path: string, digest: string]> {
@@ -15,16 +32,7 @@ const MAX_EQUAL_CLAIMS = 16
 /** What an index knows about a path and a digest. */
 export type Lookup = "match" | "other-digest" | "unknown"
 
-const SPACE = 0x20
-const UNDERSCORE = 0x5f
 const SLASH = 0x2f
-
-/** Where a pair's parts are in the text: numbers at 4 × pair. */
-const PATH = 0
-const PATH_END = 1
-const DIGEST = 2
-const DIGEST_END = 3
-const PLACES = 4
 
 /**
  * Pairs of path and digest over a text that holds them, in order, for binary search: the path as its bytes, the digest in hex. Half
@@ -250,80 +258,6 @@ export class FileHashIndex implements FileHashes {
   }
 }
 
-/** The order of pairs: by path, a space being an underscore, then by digest. @param common bytes that the paths are known to have in common. */
-function comparePairs(
-  text: Uint8Array,
-  places: Uint32Array,
-  pair: number,
-  otherText: Uint8Array,
-  otherPlaces: Uint32Array,
-  otherPair: number,
-  common: number,
-): number {
-  const path = comparePathsAt(text, places, pair, otherText, otherPlaces, otherPair, common)
-  if (path !== 0) return path
-  const digest = Buffer.compare(digestAt(text, places, pair), digestAt(otherText, otherPlaces, otherPair))
-  // Same digest under names that only differ in spaces: any fixed order will do.
-  return digest === 0
-    ? Buffer.compare(pathAt(text, places, pair), pathAt(otherText, otherPlaces, otherPair))
-    : digest
-}
-
-function comparePathsAt(
-  text: Uint8Array,
-  places: Uint32Array,
-  pair: number,
-  otherText: Uint8Array,
-  otherPlaces: Uint32Array,
-  otherPair: number,
-  common: number,
-): number {
-  const start = places[pair * PLACES + PATH] ?? 0
-  const otherStart = otherPlaces[otherPair * PLACES + PATH] ?? 0
-  const length = (places[pair * PLACES + PATH_END] ?? 0) - start
-  const otherLength = (otherPlaces[otherPair * PLACES + PATH_END] ?? 0) - otherStart
-  const shorter = Math.min(length, otherLength)
-  for (let index = common; index < shorter; index++) {
-    const own = text[start + index] ?? 0
-    const byte = otherText[otherStart + index] ?? 0
-    if (own !== byte) {
-      const difference = folded(own) - folded(byte)
-      if (difference !== 0) return difference
-    }
-  }
-  return length - otherLength
-}
-
-function pathAt(text: Uint8Array, places: Uint32Array, pair: number): Uint8Array {
-  return text.subarray(places[pair * PLACES + PATH], places[pair * PLACES + PATH_END])
-}
-
-function digestAt(text: Uint8Array, places: Uint32Array, pair: number): Uint8Array {
-  const start = places[pair * PLACES + DIGEST] ?? 0
-  const end = places[pair * PLACES + DIGEST_END] ?? 0
-  const digest = new Uint8Array((end - start) / 2)
-  for (let index = 0; index < digest.length; index++) digest[index] = byteAt(text, start + 2 * index)
-  return digest
-}
-
-/** The byte that two hex digits stand for. */
-function byteAt(text: Uint8Array, at: number): number {
-  return (HEX_VALUE[text[at] ?? 0] ?? 0) * 16 + (HEX_VALUE[text[at + 1] ?? 0] ?? 0)
-}
-
-function folded(byte: number): number {
-  return byte === SPACE ? UNDERSCORE : byte
-}
-
-function comparePaths(a: Uint8Array, b: Uint8Array): number {
-  const shorter = Math.min(a.length, b.length)
-  for (let index = 0; index < shorter; index++) {
-    const difference = folded(a[index] ?? 0) - folded(b[index] ?? 0)
-    if (difference !== 0) return difference
-  }
-  return a.length - b.length
-}
-
 /**
  * Collects pairs into a {@link FileHashIndex}. Whoever reads them from a text says where they are in it; what is not there as it is
  * to be is appended to a copy.
@@ -334,7 +268,6 @@ export class FileHashIndexBuilder {
   readonly digestSizes = new Set<number>()
   #lastSize = -1
   #text: Uint8Array
-  #view: DataView
   /** Size of the text that was given. */
   readonly #given: number
   /** Bytes of `#text` in use: all of what is given, so that it is never written to. */
@@ -347,60 +280,37 @@ export class FileHashIndexBuilder {
   /** @param text in which pairs are; it must not change while the index is in use. */
   constructor(text: Uint8Array = new Uint8Array(0)) {
     this.#text = text
-    this.#view = viewOf(text)
     this.#given = text.length
     this.#used = text.length
   }
 
-  /**
-   * A number of bytes that the text at `at` has in common with the last path, four at a time: mostly all but some of them. None where
-   * that path was appended: it may hold bytes that mean something else in the text.
-   */
-  commonWithLast(at: number): number {
-    const last = (this.length - 1) * PLACES
-    const start = this.#places[last + PATH] ?? 0
-    if (start >= this.#given) return 0
-    const longest = Math.min((this.#places[last + PATH_END] ?? 0) - start, this.#given - at) - 4
-    let common = 0
-    while (common <= longest && this.#view.getInt32(start + common) === this.#view.getInt32(at + common))
-      common += 4
-    return common
-  }
-
-  /**
-   * Adds the pair at these offsets of the text: the path's bytes, and the digest as pairs of hex digits.
-   * @param common bytes that the path is known to have in common with the last one.
-   */
-  addAt(path: number, pathEnd: number, digest: number, digestEnd: number, common = 0): void {
+  /** Adds the pair at these offsets of the text: the path's bytes, and the digest as pairs of hex digits. */
+  addAt(path: number, pathEnd: number, digest: number, digestEnd: number): void {
     const size = (digestEnd - digest) / 2
     if (size !== this.#lastSize) {
       this.digestSizes.add(size)
       this.#lastSize = size
     }
     const at = this.length * PLACES
-    if (at === this.#places.length) {
-      const places = new Uint32Array(at * 2)
-      places.set(this.#places)
-      this.#places = places
-    }
+    if (at === this.#places.length) this.#reserve(at * 2)
     this.#places[at + PATH] = path
     this.#places[at + PATH_END] = pathEnd
     this.#places[at + DIGEST] = digest
     this.#places[at + DIGEST_END] = digestEnd
-    if (this.#ordered && this.length > 0) {
-      const { length } = this
-      const order = comparePairs(
-        this.#text,
-        this.#places,
-        length - 1,
-        this.#text,
-        this.#places,
-        length,
-        common,
-      )
-      this.#ordered = order <= 0
-    }
+    if (this.#ordered && this.length > 0)
+      this.#ordered =
+        comparePairs(this.#text, this.#places, this.length - 1, this.#text, this.#places, this.length, 0) <= 0
     this.length += 1
+  }
+
+  /** Adds the pairs behind the last one, which ends at `start`, as far as they are written like most are. @returns their end. */
+  addPlainPairs(start: number): number {
+    const most = this.length + mostPairs(this.#given - start, 2 * this.#lastSize)
+    if (most * PLACES > this.#places.length) this.#reserve(Math.max(most * PLACES, this.#places.length * 2))
+    const run = readPlainPairs(this.#text, start, this.#given, this.#places, this.length)
+    this.length = run.length
+    this.#ordered &&= run.ordered
+    return run.end
   }
 
   add(path: Uint8Array, digest: Uint8Array, owner = NO_PACKAGE): void {
@@ -410,6 +320,12 @@ export class FileHashIndexBuilder {
     if (owner !== NO_PACKAGE) this.own(this.length - 1, 1, owner)
   }
 
+  #reserve(numbers: number): void {
+    const places = new Uint32Array(numbers)
+    places.set(this.#places.subarray(0, this.length * PLACES))
+    this.#places = places
+  }
+
   /** Appends to the text; gives the offset. */
   append(bytes: Uint8Array): number {
     const at = this.#used
@@ -417,7 +333,6 @@ export class FileHashIndexBuilder {
       const text = new Uint8Array(Math.max(1 << 12, Math.ceil(this.#text.length * 1.5), at + bytes.length))
       text.set(this.#text.subarray(0, at))
       this.#text = text
-      this.#view = viewOf(text)
     }
     this.#text.set(bytes, at)
     this.#used += bytes.length
@@ -450,8 +365,4 @@ export function indexFileHashes(pairs: FileHashes): FileHashIndex {
   const builder = new FileHashIndexBuilder()
   for (const [path, digest] of pairs) builder.add(textToPath(path), Buffer.from(digest, "hex"))
   return builder.build()
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }

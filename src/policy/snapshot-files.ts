@@ -1,23 +1,13 @@
-import { HEX_VALUE, toHex } from "../formats/hex.ts"
+import { toHex } from "../formats/hex.ts"
 import { pathToText, textToPath } from "../formats/path-text.ts"
 import type { JsonCursor } from "../formats/strict-json.ts"
+import { HEX_PAIR, PLAIN } from "./file-hash-pairs.ts"
 import { type FileHashIndex, FileHashIndexBuilder } from "./file-hashes.ts"
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
-const COMMA = 0x2c
-const NEWLINE = 0x0a
-const OPENING = 0x5b
-const CLOSING = 0x5d
 /** Hex digits of the longest digest, SHA-512. */
 const MAX_DIGEST_CHARACTERS = 128
-/** By character code: 1 for what stands for itself in a JSON string. */
-const PLAIN = Uint8Array.from({ length: 256 }, (_, code) =>
-  code >= 0x20 && code !== QUOTE && code !== BACKSLASH ? 1 : 0,
-)
-/** By two character codes, big-endian: 1 for two hex digits. */
-const HEX_PAIR = hexPairs()
-
 /**
  * Reads `[["/path","hex"],…]` from the cursor into an index builder over the cursor's bytes, without making a string for each path
  * and digest: a snapshot has some hundred thousand of them.
@@ -34,11 +24,7 @@ export function readFileHashes(cursor: JsonCursor): FileHashIndexBuilder {
     const digest = readDigest(cursor, view)
     cursor.expect("]")
     builder.addAt(path.start, path.end, digest.start, digest.end)
-    for (let at = cursor.at, next = 0; ; at = next) {
-      next = readPlainPair(view, at, builder)
-      if (next === at) break
-      cursor.moveTo(next)
-    }
+    cursor.moveTo(builder.addPlainPairs(cursor.at))
   })
   return builder
 }
@@ -49,49 +35,12 @@ interface Span {
   readonly end: number
 }
 
-/**
- * Reads a pair that follows another in the form in which they are written here: `,`, perhaps a line break, `["path","hex"]`. The
- * same as the general way makes of it, in less time; whatever is otherwise is left to that.
- * @returns the end of the pair; `at` where it is not of that form.
- */
-function readPlainPair(view: DataView, at: number, builder: FileHashIndexBuilder): number {
-  // The shortest that can follow; so the reads up to the path are in the text.
-  if (at + 10 > view.byteLength || view.getUint8(at) !== COMMA) return at
-  const path = view.getUint8(at + 1) === NEWLINE ? at + 4 : at + 3
-  if (view.getUint8(path - 2) !== OPENING || view.getUint8(path - 1) !== QUOTE) return at
-  // What a path has in common with the last one was looked at there.
-  const common = builder.commonWithLast(path)
-  const pathEnd = plainEnd(view, path + common)
-  const digest = pathEnd + 3
-  if (pathEnd === path || digest > view.byteLength || view.getUint8(pathEnd) !== QUOTE) return at
-  if (view.getUint8(pathEnd + 1) !== COMMA || view.getUint8(pathEnd + 2) !== QUOTE) return at
-  const digestEnd = hexEnd(view, digest)
-  if (digestEnd === digest || digestEnd + 2 > view.byteLength) return at
-  if (view.getUint8(digestEnd) !== QUOTE || view.getUint8(digestEnd + 1) !== CLOSING) return at
-  builder.addAt(path, pathEnd, digest, digestEnd, common)
-  return digestEnd + 2
-}
-
-/** End of what stands for itself in a JSON string. */
-function plainEnd(view: DataView, start: number): number {
-  let at = start
-  while (at < view.byteLength && PLAIN[view.getUint8(at)] === 1) at += 1
-  return at
-}
-
 /** End of the pairs of hex digits, as many as a digest has. */
 function hexEnd(view: DataView, start: number): number {
   const limit = Math.min(start + MAX_DIGEST_CHARACTERS, view.byteLength - 1)
   let at = start
   while (at < limit && HEX_PAIR[view.getUint16(at)] === 1) at += 2
   return at
-}
-
-function hexPairs(): Uint8Array {
-  const pairs = new Uint8Array(1 << 16)
-  const digits = [...HEX_VALUE.keys()].filter((code) => HEX_VALUE[code] !== 255)
-  for (const high of digits) for (const low of digits) pairs[high * 256 + low] = 1
-  return pairs
 }
 
 /** Reads a path, which is in the cursor's bytes, or appended to the builder's copy of them where it is written with escapes. */

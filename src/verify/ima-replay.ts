@@ -38,7 +38,7 @@ export class PcrReplay {
   readonly #extended: Uint8Array
   readonly #digest: Uint8Array
   /** Of an entry, in the size that the list has. Not a view for each of a million entries. */
-  #stored = new Uint8Array(TEMPLATE_DIGEST_BYTES)
+  #stored = Buffer.alloc(TEMPLATE_DIGEST_BYTES)
   readonly #sha1 = new Uint8Array(TEMPLATE_DIGEST_BYTES)
   readonly #oldTemplate = new Uint8Array(TEMPLATE_DIGEST_BYTES + MAX_IMA_NAME + 1)
 
@@ -73,12 +73,12 @@ export class PcrReplay {
   /** The entry's template digest, computed from its data and found to be the stored one. */
   #check(list: MeasurementList, index: number, first: number, data: Uint8Array): Uint8Array {
     if (this.#stored.length !== list.templateDigestBytes)
-      this.#stored = new Uint8Array(list.templateDigestBytes)
+      this.#stored = Buffer.alloc(list.templateDigestBytes)
     const computed = this.#stored
     digestOfSize(list.templateDigestBytes).into(data, computed)
     const at = list.templateDigestAt[index] ?? 0
-    for (let offset = 0; offset < computed.length; offset++)
-      if (list.bytes[at + offset] !== computed[offset]) throw wrongDigest(list, index, first, computed)
+    if (computed.compare(list.bytes, at, at + computed.length) !== 0)
+      throw wrongDigest(list, index, first, computed)
     return computed
   }
 }
