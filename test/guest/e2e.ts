@@ -115,6 +115,7 @@ const VOLUME_STEPS: readonly Step[] = [
   ["L3: fstool create killed at each step leaves nothing", (s) => volumes.killedAtEachStep(s.guest)],
   ["a volume is as fast as with plain cryptsetup", (s) => volumes.asFastAsPlain(s.guest)],
   ["Debian 12's systemd opens a volume that fstool enrolled for it", (s) => volumes.systemdOpensIt(s.guest)],
+  ["a volume as 1.3 made them opens unchanged", (s) => volumes.olderVolumeOpens(s.guest)],
   ["fstool enroll --pcrs warns", (s) => volumes.enrolToCommandLine(s.guest)],
   [
     "L2: another command line: the volume stays closed and says why",

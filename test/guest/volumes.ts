@@ -417,6 +417,26 @@ export async function systemdOpensIt(guest: Guest): Promise<void> {
   expectEqual(FILE, await guest.mustShell(`cat ${FILE}`), "kept\n")
 }
 
+/** A volume as Cosmian VM 1.3 made them: by plain cryptsetup and systemd-cryptenroll, without integrity protection. */
+export async function olderVolumeOpens(guest: Guest): Promise<void> {
+  const at = "/var/lib/older"
+  await guest.mustShell(`set -e
+mkdir -p ${at}/data && cd ${at} && printf older > /run/older
+truncate --size 24M container && truncate --size 16M header
+cryptsetup luksFormat --batch-mode --type luks2 --header header --pbkdf-memory 131072 --pbkdf-force-iterations 4 \
+  --key-file /run/older container
+PASSWORD=older systemd-cryptenroll --tpm2-device=auto --tpm2-pcrs=7 header
+cryptsetup open --disable-external-tokens --header header --key-file /run/older container older
+mkfs.ext4 -q /dev/mapper/older && mount /dev/mapper/older data && echo kept > data/letter
+umount data && cryptsetup close older
+printf '\n[[volume]]\nlocation = "${at}"\nintegrity = "none"\n' >> /etc/cosmian_vm/volumes.toml`)
+  expectExit(await fstool(guest, "mount older"), EXIT.ok)
+  expectEqual("letter", await guest.mustShell(`cat ${at}/data/letter`), "kept\n")
+  expectEqual("known by the TPM", (await statusOf(guest, "older")).luks?.remembered_by_tpm, "yes")
+  expectExit(await fstool(guest, "wipe older --yes"), EXIT.ok)
+  await guest.mustShell(`rm -r ${at}`)
+}
+
 /** Only while the command line is what it was. */
 export async function enrolToCommandLine(guest: Guest): Promise<void> {
   const enrolled = await fstool(guest, `enroll ${NAME} --pcrs 12`)

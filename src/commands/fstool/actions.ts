@@ -43,6 +43,8 @@ export async function unmount(options: VolumeOptions, terminal: Terminal = openT
 export interface MountOptions extends VolumeOptions, UnlockOptions {
   readonly all: boolean
   readonly firstStart: boolean
+  /** False: the first start keeps no password, whatever the configuration says. */
+  readonly keepPassword: boolean
 }
 
 /** `fstool mount`. With `all`, every volume is tried; the first failure decides the exit code. */
@@ -60,7 +62,8 @@ export async function mount(options: MountOptions, terminal: Terminal = openTerm
     })
   return withMachine(options, terminal, async (machine) => {
     await recoverAt(DEFAULT_LOCATION, machine)
-    if (options.firstStart) await watched(options, terminal, (watcher) => makeAgentVolume(machine, watcher))
+    if (options.firstStart)
+      await watched(options, terminal, (watcher) => makeAgentVolume(machine, options.keepPassword, watcher))
     const wanted = (volume: Volume) => (options.all ? volume.atBoot : volume.location === DEFAULT_LOCATION)
     const volumes = readVolumes(options.volumesFile).filter(wanted)
     const results = await withUnlocking(options, async (unlocking) => {

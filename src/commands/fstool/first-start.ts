@@ -14,10 +14,14 @@ const PROGRAMS = ["cryptsetup", "dmsetup", "mkfs.ext4"]
 
 /**
  * Makes the volume that the agent's files are in, unless it is there or agent.toml does without. The password is a random one,
- * kept inside; nobody is shown it.
+ * kept inside unless `keepPassword` or agent.toml says no; nobody is shown it.
  * @throws CodedError ERR_STORAGE_UNAVAILABLE where this machine cannot have one and agent.toml insists
  */
-export async function makeAgentVolume(machine: FstoolMachine, watcher: CreateWatcher): Promise<void> {
+export async function makeAgentVolume(
+  machine: FstoolMachine,
+  keepPassword: boolean,
+  watcher: CreateWatcher,
+): Promise<void> {
   const { storage } = readAgentConfiguration()
   const volume = volumeAt(DEFAULT_LOCATION)
   if (storage.encrypted === "off") return
@@ -44,7 +48,7 @@ export async function makeAgentVolume(machine: FstoolMachine, watcher: CreateWat
   const enrol = { pcrs: storage.pcrs, pin: null }
   const request = {
     ...{ volume, size, passphrase, enrol },
-    ...{ keepPassphrase: storage.keepPassword, showPassphrase: () => {} },
+    ...{ keepPassphrase: storage.keepPassword && keepPassword, showPassphrase: () => {} },
   }
   try {
     await createVolume(request, machine, watcher)

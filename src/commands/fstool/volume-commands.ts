@@ -53,6 +53,10 @@ export const mountCommand = defineCommand({
       type: "boolean",
       description: "the agent's own volume; made where it is missing, as [storage] of agent.toml says",
     },
+    "no-keep-password": {
+      type: "boolean",
+      description: "with --first-start: keep no copy of its password inside, whatever agent.toml says",
+    },
     ...unlockArgs,
     ...machineArgs,
   },
@@ -64,6 +68,7 @@ export const mountCommand = defineCommand({
       volume: args.volume ?? null,
       all: args.all === true,
       firstStart: args["first-start"] === true,
+      keepPassword: args["no-keep-password"] !== true,
     })
   },
 })
