@@ -48,9 +48,10 @@ if diff "$directory/settings-ours" "$directory/settings-plain" > "$directory/dif
     cat "$directory/difference"
 fi
 
-# dm-integrity writes its journal back when it likes: not during somebody else's turn.
+# dm-integrity writes its journal back when it likes, and udev looks at a device that was written: not during somebody else's turn.
 settle() {
     for name in "$ours" "$plain"; do dmsetup suspend "${name}_dif" && dmsetup resume "${name}_dif"; done
+    udevadm settle 2> /dev/null || true
 }
 transfer() {
     settle
