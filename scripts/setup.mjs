@@ -81,7 +81,7 @@ const TASKS = {
   demo: [NPM, TPM],
   test: [NPM, TPM, TPM_MAKER, PACKAGING, SIGNING, ACME, WATCH, VOLUMES],
   package: [NPM, PACKAGING],
-  bench: [NPM, TPM, PEERS],
+  bench: [NPM, TPM, TPM_MAKER, PEERS, GUEST],
   e2e: [NPM, TPM, TPM_MAKER, PACKAGING, GUEST],
 }
 
