@@ -266,22 +266,16 @@ while :; do
     [ -n "$(ls /var/lib/cosmian_vm/creating)" ] || break
   done
   left="$(ls -A ${at} /var/lib/cosmian_vm/creating 2> /dev/null | grep -v -e : -e '^$' | tr '\\n' ' ')$(ls /dev/mapper | grep -v -e control -e vault -e cosmian_vm_container | tr '\\n' ' ')$(losetup --noheadings --output BACK-FILE | grep killed)$(grep -c killed /etc/cosmian_vm/volumes.toml) $(($(indexes) - before))"
-  cosmian_vm fstool mount ${at} > /run/out 2>&1
-  code=$?
-  echo "$step/$total $code $left"
-  [ $code = 0 ] && break
+  echo "$step/$total $left"
+  grep -q killed /etc/cosmian_vm/volumes.toml && cosmian_vm fstool mount ${at} > /run/out 2>&1 && break
 done
 wait
 `,
   )
-  const lines = (await guest.mustShell("bash /root/kill-at", { timeoutMs: 600_000 })).trim().split("\n")
+  const lines = (await guest.mustShell("bash /root/kill-at", { timeoutMs: 900_000 })).trim().split("\n")
   for (const line of lines.slice(0, -1)) {
-    const [step, code, ...left] = line.split(" ")
-    expectEqual(
-      `after a kill at step ${step}`,
-      [code, left.filter((each) => each !== "").join(" ")],
-      ["2", "0 0"],
-    )
+    const [step, ...left] = line.split(" ")
+    expectEqual(`after a kill at step ${step}`, left.filter((each) => each !== "").join(" "), "0 0")
   }
   if (lines.length < 8) throw new Error(`only ${lines.length} steps were seen: ${lines.join("; ")}`)
   expectEqual("the volume in the end", (await statusOf(guest, "killed")).mounted, true)
