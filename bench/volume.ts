@@ -60,7 +60,9 @@ async function measureInGuest(directory: string): Promise<string> {
     clock: "instructions",
   })
   try {
-    await guest.mustShell(`mount -o ro ${PAYLOAD_DEVICE} /mnt`)
+    await guest.mustShell(
+      `mount -o ro ${PAYLOAD_DEVICE} /mnt && modprobe --all --quiet dm_mod dm_crypt dm_integrity || true`,
+    )
     return await guest.mustShell(`sh /mnt/${SCRIPT} /mnt/cosmian_vm /root/volumes ${PAIRS}`, {
       timeoutMs: 1_800_000,
     })

@@ -59,6 +59,8 @@ export interface BootChanges {
 
 const MEMORY_MB = 1536
 const BOOT_TIMEOUT_MS = 240_000
+/** A boot by instructions is by one thread, of whatever the machine has left. */
+const SLOW_BOOT_TIMEOUT_MS = 900_000
 const SHUTDOWN_TIMEOUT_MS = 40_000
 /** The disk with the payload, as the guest names it. */
 export const PAYLOAD_DEVICE = "/dev/nvme1n1"
@@ -224,11 +226,12 @@ export class Guest {
   }
 
   async #waitForShell(): Promise<void> {
-    await waitFor("a root shell in the guest", BOOT_TIMEOUT_MS, async () => {
+    const timeout = this.#options.clock === undefined ? BOOT_TIMEOUT_MS : SLOW_BOOT_TIMEOUT_MS
+    await waitFor("a root shell in the guest", timeout, async () => {
       if (this.#machine.qemu.exitCode !== null) {
         throw new Error(`QEMU ended: ${readFileSync(join(this.#options.directory, QEMU_LOG), "utf8")}`)
       }
-      return (await this.shell("true", { timeoutMs: 20_000 })).code === 0 ? true : null
+      return (await this.shell("true", { timeoutMs: 30_000 })).code === 0 ? true : null
     })
   }
 
