@@ -424,6 +424,9 @@ cryptsetup open --disable-external-tokens --header header --key-file /run/older 
 mkfs.ext4 -q /dev/mapper/older && mount /dev/mapper/older data && echo kept > data/letter
 umount data && cryptsetup close older
 printf '\n[[volume]]\nlocation = "${at}"\nintegrity = "none"\n' >> /etc/cosmian_vm/volumes.toml`)
+  // The TPM would open it, and knows nothing of its header yet.
+  expectCode(await fstool(guest, "mount older --json"), "ERR_HEADER_REFERENCE_ABSENT", EXIT.volume)
+  expectExit(await fstool(guest, "header accept older"), EXIT.ok)
   expectExit(await fstool(guest, "mount older"), EXIT.ok)
   expectEqual("letter", await guest.mustShell(`cat ${at}/data/letter`), "kept\n")
   expectEqual("known by the TPM", (await statusOf(guest, "older")).luks?.remembered_by_tpm, "yes")
