@@ -39,7 +39,9 @@ const ACTIONS = [
  * measure any digest, but only behind what was measured at the boot. So it has to be the first event of its register. What follows may
  * be the command line of another kernel, started when the first one gave up: it has to be known, or the firmware has to
  * have loaded no program but one.
- * That there is a kernel which measures is for the boot chain to prove: the snapshot's PCRs, or who signed what was started.
+ * That there is a kernel which measures is for the boot chain to prove: the snapshot's PCRs, or who signed what was started. A kernel
+ * that is given nothing measures nothing, so that an initial RAM disk which is the text, and no archive, would be taken for it: such a
+ * kernel finds no root file system.
  */
 export function stubCommandLine(events: Verified<BootEvents>, claimed: ClaimedCommandLine): string | null {
   const line = claimed.text === null ? null : lineOf(claimed.text)
