@@ -27,6 +27,8 @@ describe("module map", () => {
     ["src/agent/a.ts", 'import { openTpm } from "../native/tpm.ts"'],
     ["src/agent/a.ts", 'import { Tpm } from "../native/ports.ts"'],
     ["src/errors.ts", 'import { b } from "./formats/b.ts"'],
+    ["src/verify/a.ts", 'import { runToEnd } from "../programs.ts"'],
+    ["src/programs.ts", 'import { b } from "./agent/b.ts"'],
     ["src/formats/a.ts", 'import { readFileSync } from "node:fs"'],
     ["src/verify/a.ts", 'import {\n  connect,\n} from "node:tls"'],
     ["src/policy/a.ts", 'import "bun:ffi"'],
@@ -48,6 +50,8 @@ describe("module map", () => {
       "src/agent/a.ts",
       'import type { Tpm } from "../native/ports.ts"\nimport { readFileSync } from "node:fs"',
     ],
+    ["src/native/a.ts", 'import { runToEnd } from "../programs.ts"'],
+    ["src/agent/a.ts", 'import { runToEnd } from "../programs.ts"'],
     [
       "src/commands/a.ts",
       'import { openTpm } from "../native/tpm.ts"\nimport { judge } from "../policy/b.ts"',

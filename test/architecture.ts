@@ -21,6 +21,8 @@ const PURE = ["formats", "verify", "policy"]
 /** Outside the layers: the two entries see everything, the version is seen by everyone. */
 const ENTRIES = ["src/main.ts", "src/workers.ts"]
 const SEEN_BY_ALL = ["src/errors.ts", "src/version.ts"]
+/** Runs other programs, for native/ and all above it. */
+const PROGRAMS = "src/programs.ts"
 /** The one value of native/ that the agent needs to start its own threads. */
 const WORKER_ENTRY = "src/native/worker-entry.ts"
 
@@ -47,6 +49,7 @@ function brokenBy(path: string, line: Import): string[] {
   if (ENTRIES.includes(path) || SEEN_BY_ALL.includes(target)) return []
   if (ENTRIES.includes(target)) return say("nothing imports an entry")
   const own = layerOf(path)
+  if (target === PROGRAMS) return PURE.includes(own) ? say("a pure layer runs no program") : []
   const other = layerOf(target)
   if (own === other) return []
   if (own === "native") return other === "formats" ? [] : say("native imports errors and formats")

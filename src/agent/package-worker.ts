@@ -4,8 +4,9 @@ import { join } from "node:path"
 import { parentPort, workerData } from "node:worker_threads"
 import { parseDiversions, parseDpkgStatus, parseFileList } from "../formats/deb/dpkg-database.ts"
 import { pathToText } from "../formats/path-text.ts"
+import { CHILD_ENVIRONMENT } from "../programs.ts"
 import { hashFile, systemCode } from "./hash-file.ts"
-import { CHILD_ENVIRONMENT, findProgram } from "./run-command.ts"
+import { findProgram } from "./run-command.ts"
 import { systemPath } from "./walk.ts"
 
 /** `workerData` of the worker that reads the package managers' databases. */

@@ -14,10 +14,11 @@ import {
 } from "node:fs"
 import { dirname } from "node:path"
 import { AgentError } from "../errors.ts"
+import { CHILD_ENVIRONMENT, PROGRAM_PATH } from "../programs.ts"
 import { makePrivateDirectory, writeFileAtomically } from "./atomic-file.ts"
 import { errorFields, type Log } from "./log.ts"
 import { lastLines } from "./log-lines.ts"
-import { CHILD_ENVIRONMENT, findProgram, PROGRAM_PATH } from "./run-command.ts"
+import { findProgram } from "./run-command.ts"
 
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants
 

@@ -8,6 +8,7 @@ import { CodedError, EXIT } from "../errors.ts"
 import { IMDS_URL } from "../formats/azure/imds.ts"
 import { printable } from "../formats/path-text.ts"
 import type { Tpm } from "../native/ports.ts"
+import { CHILD_ENVIRONMENT, locateProgram, runToEnd } from "../programs.ts"
 import { configurationOf } from "./agent.ts"
 import { meta } from "./command.ts"
 import { type Diagnosis, type ExaminedMachine, examine } from "./doctor-checks.ts"
@@ -172,21 +173,12 @@ function readText(path: string): string | null {
   }
 }
 
-async function output(command: readonly string[]): Promise<string | null> {
-  const { PROGRAM_ENVIRONMENT } = await import("../native/program.ts")
-  const path = `${PROGRAM_ENVIRONMENT["PATH"]}:/usr/sbin:/sbin`
-  const [name = "", ...rest] = command
-  const program = Bun.which(name, { PATH: path })
+async function output([name = "", ...args]: readonly string[]): Promise<string | null> {
+  const program = locateProgram(name)
   if (program === null) return null
-  const child = Bun.spawn([program, ...rest], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "ignore",
-    env: { ...PROGRAM_ENVIRONMENT, PATH: path },
-    timeout: PROGRAM_MS,
-  })
-  const text = await new Response(child.stdout).text()
-  return (await child.exited) === 0 ? text : null
+  const options = { keep: "head", env: CHILD_ENVIRONMENT, timeoutMs: PROGRAM_MS } as const
+  const { exitCode, stdout } = await runToEnd(program, args, options)
+  return exitCode === 0 ? Buffer.from(stdout).toString("utf8") : null
 }
 
 /** Any answer counts: the services want headers of their own. */

@@ -16,6 +16,7 @@ import { MAX_CRL_BYTES, parseCrl } from "../formats/x509/crl.ts"
 import { isSigned, isSignedBy } from "../verify/certificate-chain.ts"
 import type { TrustAnchor } from "../verify/snp.ts"
 import type { Resource, Services, Validity, VendorDocument } from "./resource.ts"
+import { asIs, unexpected } from "./service-answer.ts"
 
 /** The kind of key that signs reports decides which intermediate AMD gives. */
 export type KdsKey = "vcek" | "vlek"
@@ -184,17 +185,4 @@ function narrowest(certificates: readonly Certificate[]): Validity {
     from: new Date(Math.max(...certificates.map(({ notBefore }) => notBefore.getTime()))),
     until: new Date(Math.min(...certificates.map(({ notAfter }) => notAfter.getTime()))),
   }
-}
-
-function asIs(body: Uint8Array): Uint8Array {
-  return body
-}
-
-function unexpected(at: string, expected: string, found = "something else"): EndorsementError {
-  return new EndorsementError("ERR_COLLATERAL_CONTENT", {
-    at,
-    expected,
-    found,
-    hint: "check the address of the service, and what stands between it and this machine",
-  })
 }

@@ -1,19 +1,11 @@
-import { createHash } from "node:crypto"
-import { CodedError, EndorsementError, UsageError } from "../errors.ts"
-import { bytesEqual, fromBase64, toHex } from "../formats/hex.ts"
+import { CodedError, UsageError } from "../errors.ts"
+import { bytesEqual } from "../formats/hex.ts"
 import { parsePem } from "../formats/pem.ts"
 import { SNP_PRODUCTS, type SnpProduct } from "../formats/snp/tcb.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
 import { verifyAuthorityItself } from "../verify/certificate-chain.ts"
 import type { TrustAnchor } from "../verify/snp.ts"
-
-/** A root key as it stands here, with the fingerprint by which a reader can compare it with AMD's. */
-interface PinnedKey {
-  /** SHA-256 of the DER SubjectPublicKeyInfo. */
-  readonly fingerprint: string
-  /** DER SubjectPublicKeyInfo (RSA-4096), base64. */
-  readonly spki: string
-}
+import { decodePinnedKey, type PinnedKey } from "./pinned-key.ts"
 
 /**
  * AMD's root keys (ARK). Source: the last certificate of
@@ -63,7 +55,7 @@ const ARK: Readonly<Record<SnpProduct, PinnedKey>> = {
 export const AMD_ANCHORS: readonly TrustAnchor[] = SNP_PRODUCTS.map((product) => ({
   product,
   name: `ARK-${product}`,
-  spki: decode(product, ARK[product]),
+  spki: decodePinnedKey(`ARK-${product}`, ARK[product]),
   simulated: false,
 }))
 
@@ -92,15 +84,6 @@ export function trustAnchorFromPem(pem: string): TrustAnchor {
     if (cause instanceof UsageError || !(cause instanceof CodedError)) throw cause
     throw refused("the certificate of an ARK", cause.message, cause)
   }
-}
-
-/** A slip in the constants must not become another trust anchor: the fingerprint is checked when they are read. */
-function decode(product: SnpProduct, { spki, fingerprint }: PinnedKey): Uint8Array {
-  const bytes = fromBase64(spki)
-  const found = bytes === null ? "no base64" : toHex(createHash("sha256").update(bytes).digest())
-  if (bytes === null || found !== fingerprint)
-    throw new EndorsementError("ERR_INTERNAL", { at: `ARK-${product}`, expected: fingerprint, found })
-  return bytes
 }
 
 function refused(expected: string, found: string, cause?: unknown): UsageError {

@@ -1,5 +1,4 @@
 import { verify } from "node:crypto"
-import { EndorsementError } from "../errors.ts"
 import { fromHex, toHex } from "../formats/hex.ts"
 import {
   chainOfText,
@@ -21,6 +20,7 @@ import {
   type Validity,
   type VendorDocument,
 } from "./resource.ts"
+import { asIs, unexpected } from "./service-answer.ts"
 
 /** Whose TCB is asked for: the same platform has different levels as SGX and as TDX platform. */
 export type IntelTee = "sgx" | "tdx"
@@ -185,17 +185,4 @@ function validityOf({ issueDate, nextUpdate }: DocumentDates): Validity {
 function decodeCrl(body: Uint8Array): Uint8Array {
   const der = body[0] === 0x30 && (body[1] ?? 0) >= 0x80
   return der ? body : crlOfText(Buffer.from(body).toString("latin1"), "revocation list")
-}
-
-function asIs(body: Uint8Array): Uint8Array {
-  return body
-}
-
-function unexpected(at: string, expected: string, found = "something else"): EndorsementError {
-  return new EndorsementError("ERR_COLLATERAL_CONTENT", {
-    at,
-    expected,
-    found,
-    hint: "check the address of the service, and what stands between it and this machine",
-  })
 }

@@ -1,10 +1,10 @@
-import { createHash } from "node:crypto"
-import { CodedError, EndorsementError, UsageError } from "../errors.ts"
-import { bytesEqual, fromBase64, toHex } from "../formats/hex.ts"
+import { CodedError, UsageError } from "../errors.ts"
+import { bytesEqual } from "../formats/hex.ts"
 import { parsePem } from "../formats/pem.ts"
 import { parseCertificate } from "../formats/x509/certificate.ts"
 import { verifyAuthorityItself } from "../verify/certificate-chain.ts"
 import { INTEL_NAME, type IntelAnchor } from "../verify/intel-chain.ts"
+import { decodePinnedKey } from "./pinned-key.ts"
 
 /**
  * The key of "Intel SGX Root CA", DER SubjectPublicKeyInfo (EC P-256) in base64, and its SHA-256. Source:
@@ -20,7 +20,7 @@ const INTEL_SGX_ROOT = {
 
 /** Intel's root, for SGX and TDX alike: what a verification rests on unless the user names another root. */
 export const INTEL_ANCHORS: readonly IntelAnchor[] = [
-  { name: INTEL_NAME.root, spki: decode(INTEL_SGX_ROOT.spki), simulated: false },
+  { name: INTEL_NAME.root, spki: decodePinnedKey(INTEL_NAME.root, INTEL_SGX_ROOT), simulated: false },
 ]
 
 /**
@@ -50,19 +50,6 @@ export function intelAnchorFromPem(pem: string): IntelAnchor {
 /** Whether a root of that common name is one for {@link intelAnchorFromPem}. */
 export function isIntelRootName(name: string): boolean {
   return name === INTEL_NAME.root || name.endsWith(` ${INTEL_NAME.root}`)
-}
-
-/** A slip in the constant must not become another trust anchor: the fingerprint is checked when it is read. */
-function decode(spki: string): Uint8Array {
-  const bytes = fromBase64(spki)
-  const found = bytes === null ? "no base64" : toHex(createHash("sha256").update(bytes).digest())
-  if (bytes === null || found !== INTEL_SGX_ROOT.fingerprint)
-    throw new EndorsementError("ERR_INTERNAL", {
-      at: INTEL_NAME.root,
-      expected: INTEL_SGX_ROOT.fingerprint,
-      found,
-    })
-  return bytes
 }
 
 function refused(expected: string, found: string, cause?: unknown): UsageError {

@@ -1,7 +1,8 @@
 import { Readable } from "node:stream"
 import { createGunzip, createZstdDecompress } from "node:zlib"
 import { NativeError } from "../errors.ts"
-import { findInstalled, PROGRAM_ENVIRONMENT } from "./program.ts"
+import { CHILD_ENVIRONMENT } from "../programs.ts"
+import { findInstalled } from "./program.ts"
 
 /** Memory that xz may use; what its highest preset asks for is 65 MiB. */
 const XZ_MEMORY = "256MiB"
@@ -63,7 +64,7 @@ async function* through(
 async function* throughXz(name: string, content: Uint8Array): AsyncGenerator<Uint8Array> {
   const child = Bun.spawn(
     [findInstalled("xz", "apt-get install xz-utils, or dnf install xz"), "-dc", `--memlimit=${XZ_MEMORY}`],
-    { cwd: "/", env: { ...PROGRAM_ENVIRONMENT }, stdin: content, stdout: "pipe", stderr: "ignore" },
+    { cwd: "/", env: { ...CHILD_ENVIRONMENT }, stdin: content, stdout: "pipe", stderr: "ignore" },
   )
   try {
     yield* child.stdout

@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { findInstalled, PROGRAM_ENVIRONMENT } from "./program.ts"
+import { CHILD_ENVIRONMENT } from "../programs.ts"
+import { findInstalled } from "./program.ts"
 
 export interface DetachedSignature {
   readonly data: Uint8Array
@@ -33,7 +34,7 @@ export async function checkDetached({ data, signature, keyrings }: DetachedSigna
         ...keys,
         ...[put("signature", signature), put("data", data)],
       ],
-      { cwd: dir, env: { ...PROGRAM_ENVIRONMENT }, stdin: "ignore", stdout: "pipe", stderr: "ignore" },
+      { cwd: dir, env: { ...CHILD_ENVIRONMENT }, stdin: "ignore", stdout: "pipe", stderr: "ignore" },
     )
     // Its exit code says less: it fails as soon as one of several signatures is by an unknown key.
     const [status] = await Promise.all([new Response(child.stdout).text(), child.exited])

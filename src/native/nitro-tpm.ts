@@ -12,10 +12,8 @@ const VENDOR_STRING = "NitroTPM"
 export const NITRO_INDEX = 0x0180c05a
 /** A document has about 5 KiB. */
 export const NITRO_BUFFER_BYTES = 8192
-/** TPMA_NV: the index itself, with empty authorization, may read and write it. Source: TPM 2.0 Part 2, rev. 1.59. */
-const AUTH_WRITE = 2 ** 2
-const AUTH_READ = 2 ** 18
-const WRITTEN = 2 ** 29
+/** The index itself, with empty authorization, may read and write it. */
+const ATTRIBUTES = commands.NV.authRead + commands.NV.authWrite
 const CHUNK = 512
 
 /**
@@ -28,7 +26,7 @@ export function nitroDocument(transceive: commands.Transceive, nonce: Uint8Array
   commands.defineNv(transceive, {
     nvIndex: NITRO_INDEX,
     nameAlg: ALG.sha256,
-    attributes: AUTH_READ + AUTH_WRITE,
+    attributes: ATTRIBUTES,
     authPolicy: new Uint8Array(0),
     dataSize: NITRO_BUFFER_BYTES,
   })
@@ -45,7 +43,7 @@ export function nitroDocument(transceive: commands.Transceive, nonce: Uint8Array
 function removeLeftover(transceive: commands.Transceive): void {
   const found = commands.readNvPublic(transceive, NITRO_INDEX)
   if (found === null) return
-  const ours = (found.attributes & ~WRITTEN) === AUTH_READ + AUTH_WRITE
+  const ours = (found.attributes & ~commands.NV.written) === ATTRIBUTES
   if (ours && found.dataSize === NITRO_BUFFER_BYTES) {
     commands.undefineNv(transceive, NITRO_INDEX)
     return

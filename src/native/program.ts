@@ -1,9 +1,5 @@
-import { accessSync, constants } from "node:fs"
-import { join } from "node:path"
 import { NativeError } from "../errors.ts"
-
-/** Where programs are looked for, whatever the environment says. */
-const PATH = ["/usr/local/bin", "/usr/bin", "/bin"]
+import { locateProgram, PROGRAM_PATH } from "../programs.ts"
 
 /**
  * The absolute path of a program.
@@ -11,22 +7,12 @@ const PATH = ["/usr/local/bin", "/usr/bin", "/bin"]
  * @throws NativeError ERR_PROGRAM_ABSENT
  */
 export function findInstalled(name: string, packages: string): string {
-  for (const directory of PATH) {
-    const path = join(directory, name)
-    try {
-      accessSync(path, constants.X_OK)
-      return path
-    } catch {
-      // Not in this directory: the next one is tried.
-    }
-  }
+  const found = locateProgram(name)
+  if (found !== null) return found
   throw new NativeError("ERR_PROGRAM_ABSENT", {
     at: name,
-    expected: `a program in ${PATH.join(", ")}`,
+    expected: `a program in ${PROGRAM_PATH.join(", ")}`,
     found: "none",
     hint: `install it: ${packages}`,
   })
 }
-
-/** The whole environment of a program that is run here. */
-export const PROGRAM_ENVIRONMENT: Readonly<Record<string, string>> = { PATH: PATH.join(":"), LC_ALL: "C" }

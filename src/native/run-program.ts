@@ -1,13 +1,12 @@
-import { accessSync, constants, statSync } from "node:fs"
-import { join } from "node:path"
 import { NativeError } from "../errors.ts"
-
-/** Where programs are looked for, whatever our own environment says. */
-const PATH = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-/** The whole environment of a child. */
-const ENVIRONMENT = { PATH: PATH.join(":"), LC_ALL: "C" }
-/** Most output that is kept of each stream, in bytes. */
-const MAX_OUTPUT = 256 * 1024
+import {
+  CHILD_ENVIRONMENT,
+  locateProgram,
+  PROGRAM_PATH,
+  type ProgramEnd,
+  type ProgramRun,
+  runToEnd,
+} from "../programs.ts"
 
 /** Debian package by program, for the hint. */
 const PACKAGES: Readonly<Record<string, string>> = {
@@ -19,18 +18,11 @@ const PACKAGES: Readonly<Record<string, string>> = {
   xfs_growfs: "xfsprogs",
 }
 
-export interface ProgramOptions {
-  readonly stdin?: Uint8Array
-  /** Open descriptors that the child gets as 3, 4, …; `inherited(0)` is the path of the first one there. */
-  readonly descriptors?: readonly number[]
-  /** Milliseconds until it is killed; absent: as long as it takes. */
-  readonly timeoutMs?: number
-}
+export type ProgramOptions = Pick<ProgramRun, "stdin" | "descriptors" | "timeoutMs">
 
-export interface ProgramResult {
+export interface ProgramResult extends Pick<ProgramEnd, "stdout"> {
+  /** -1 where it was ended by a signal. */
   readonly exitCode: number
-  /** May hold a secret: the caller knows, and wipes it. */
-  readonly stdout: Uint8Array
   readonly stderr: string
 }
 
@@ -48,15 +40,12 @@ export async function runProgram(
   args: readonly string[],
   options: ProgramOptions = {},
 ): Promise<ProgramResult> {
-  const child = Bun.spawn([findProgram(program), ...args], {
-    cwd: "/",
-    env: ENVIRONMENT,
-    stdio: [options.stdin ?? "ignore", "pipe", "pipe", ...(options.descriptors ?? [])],
-    ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: "SIGKILL" }),
+  const { exitCode, stdout, stderr } = await runToEnd(findProgram(program), args, {
+    ...options,
+    keep: "head",
+    env: CHILD_ENVIRONMENT,
   })
-  const [stdout, stderr] = await Promise.all([head(child.stdout), head(child.stderr)])
-  await child.exited
-  return { exitCode: child.exitCode ?? -1, stdout, stderr: Buffer.from(stderr).toString("utf8").trim() }
+  return { exitCode: exitCode ?? -1, stdout, stderr: Buffer.from(stderr).toString("utf8").trim() }
 }
 
 /**
@@ -87,38 +76,15 @@ export function programFailed(
 
 /** Whether a program is there at all. */
 export function hasProgram(name: string): boolean {
-  return PATH.some((directory) => isExecutable(join(directory, name)))
+  return locateProgram(name) !== null
 }
 
 function findProgram(name: string): string {
-  const found = PATH.map((directory) => join(directory, name)).find(isExecutable)
-  if (found !== undefined) return found
+  const found = locateProgram(name)
+  if (found !== null) return found
   throw new NativeError("ERR_PROGRAM_MISSING", {
     at: name,
-    expected: `a program in ${PATH.join(", ")}`,
+    expected: `a program in ${PROGRAM_PATH.join(", ")}`,
     hint: `install the package ${PACKAGES[name] ?? "that has it"}`,
   })
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK)
-    return statSync(path).isFile()
-  } catch {
-    // Not in this directory: the next one is tried.
-    return false
-  }
-}
-
-/** The beginning of a stream. The rest is read too, so that the child does not block. */
-async function head(stream: ReadableStream<Uint8Array>): Promise<Uint8Array> {
-  const parts: Uint8Array[] = []
-  let length = 0
-  for await (const part of stream) {
-    if (length < MAX_OUTPUT) parts.push(part.subarray(0, MAX_OUTPUT - length))
-    length += part.length
-  }
-  const whole = Buffer.concat(parts)
-  for (const part of parts) part.fill(0)
-  return new Uint8Array(whole)
 }

@@ -1,6 +1,7 @@
 import { createHash, generateKeyPairSync } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { ascii, concat, u16, u32 } from "../formats/event-log/bytes.ts"
 import { EFI_VENDOR } from "../formats/event-log/efi.ts"
 import { type EncodedEvent, encodeEventLog } from "../formats/event-log/encode.ts"
 import { EVENT_TYPE } from "../formats/event-log/event-log.ts"
@@ -222,26 +223,8 @@ function utf16(text: string): Uint8Array {
   return new Uint8Array(Buffer.from(`${text}\0`, "utf16le"))
 }
 
-function ascii(text: string): Uint8Array {
-  return new TextEncoder().encode(text)
-}
-
-function u16(value: number): Uint8Array {
-  return Uint8Array.of(value % 256, Math.floor(value / 256))
-}
-
-function u32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setUint32(0, value, true)
-  return bytes
-}
-
 function u64(value: number): Uint8Array {
   const bytes = new Uint8Array(8)
   new DataView(bytes.buffer).setBigUint64(0, BigInt(value), true)
   return bytes
-}
-
-function concat(...parts: readonly Uint8Array[]): Uint8Array {
-  return new Uint8Array(Buffer.concat(parts))
 }

@@ -346,6 +346,17 @@ export function extendPcr(
   })
 }
 
+/** TPMA_NV. Source: TPM 2.0 Part 2, rev. 1.59, table "TPMA_NV". */
+export const NV = {
+  ownerWrite: 2 ** 1,
+  authWrite: 2 ** 2,
+  policyWrite: 2 ** 3,
+  ownerRead: 2 ** 17,
+  authRead: 2 ** 18,
+  noDictionaryAttack: 2 ** 25,
+  written: 2 ** 29,
+} as const
+
 /** TPMS_NV_PUBLIC. Source: TPM 2.0 Part 2, rev. 1.59, table of this name. */
 const NV_PUBLIC = struct({
   nvIndex: u32,

@@ -28,16 +28,7 @@ const MAGIC = Uint8Array.from(Buffer.from("CVMHDR\0\x01", "latin1"))
 const DIGEST = 32
 const SIZE = MAGIC.length + 3 * DIGEST
 
-/** Source: TPM 2.0 Part 2, rev. 1.59, table "TPMA_NV". */
-const NV = {
-  authWrite: 2 ** 2,
-  policyWrite: 2 ** 3,
-  ownerRead: 2 ** 17,
-  authRead: 2 ** 18,
-  noDictionaryAttack: 2 ** 25,
-  written: 2 ** 29,
-}
-const READABLE = NV.ownerRead + NV.authRead + NV.noDictionaryAttack
+const READABLE = commands.NV.ownerRead + commands.NV.authRead + commands.NV.noDictionaryAttack
 
 /** @throws as HeaderReferences.read */
 export function readReference(
@@ -58,7 +49,7 @@ export function readReference(
       hint: "after an update that you meant: open the volume by its password, and have the header remembered anew",
     })
   // Defined, and then the power went: nothing was remembered.
-  if ((found.attributes & NV.written) === 0) return null
+  if ((found.attributes & commands.NV.written) === 0) return null
   return decode(name.volume, commands.readNv(transceive, index, index, SIZE, 0))
 }
 
@@ -93,7 +84,7 @@ export function removeReference(transceive: commands.Transceive, volume: string)
 /** @throws as HeaderReferences.removeUnwritten */
 export function removeUnwritten(transceive: commands.Transceive, volume: string): void {
   const found = commands.readNvPublic(transceive, indexOf(volume))
-  if (found !== null && isOurKind(found) && (found.attributes & NV.written) === 0)
+  if (found !== null && isOurKind(found) && (found.attributes & commands.NV.written) === 0)
     commands.undefineNv(transceive, found.nvIndex)
 }
 
@@ -119,7 +110,7 @@ function definitionOf(
   return {
     nvIndex: indexOf(volume),
     nameAlg: ALG.sha256,
-    attributes: READABLE + (pcrs.length === 0 ? NV.authWrite : NV.policyWrite),
+    attributes: READABLE + (pcrs.length === 0 ? commands.NV.authWrite : commands.NV.policyWrite),
     authPolicy,
     dataSize: SIZE,
   }
@@ -140,7 +131,7 @@ function isDefinedAs(wanted: commands.NvPublic, found: commands.NvPublic): boole
 }
 
 function withoutWritten(attributes: number): number {
-  return (attributes & NV.written) === 0 ? attributes : attributes - NV.written
+  return (attributes & commands.NV.written) === 0 ? attributes : attributes - commands.NV.written
 }
 
 function writeContent(
@@ -172,7 +163,7 @@ function writeContent(
 /** Takes an index away that is in our place: another's, or another volume's, is left alone. */
 function removeOwn(transceive: commands.Transceive, volume: string, found: commands.NvPublic): void {
   const { nvIndex, attributes, dataSize } = found
-  const written = (attributes & NV.written) !== 0
+  const written = (attributes & commands.NV.written) !== 0
   const ours =
     isOurKind(found) && (!written || isOf(volume, commands.readNv(transceive, nvIndex, nvIndex, SIZE, 0)))
   if (!ours)
@@ -186,7 +177,7 @@ function removeOwn(transceive: commands.Transceive, volume: string, found: comma
 }
 
 function isOurKind({ attributes, dataSize }: commands.NvPublic): boolean {
-  const kinds = [READABLE + NV.authWrite, READABLE + NV.policyWrite]
+  const kinds = [READABLE + commands.NV.authWrite, READABLE + commands.NV.policyWrite]
   return dataSize === SIZE && kinds.includes(withoutWritten(attributes))
 }
 

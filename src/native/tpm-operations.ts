@@ -48,17 +48,13 @@ const AK_TEMPLATE: TpmPublic = {
 const QUOTE_ATTEMPTS = 20
 /** Bytes per NV read: every TPM allows as many. */
 const NV_CHUNK = 512
-/** Source: TPM 2.0 Part 2, rev. 1.59, table "TPMA_NV". */
-const NV = {
-  ownerWrite: 2 ** 1,
-  authWrite: 2 ** 2,
-  ownerRead: 2 ** 17,
-  authRead: 2 ** 18,
-  noDictionaryAttack: 2 ** 25,
-  written: 2 ** 29,
-}
 /** Of an index that we define: owner and index itself may read and write it. */
-const NV_ATTRIBUTES = NV.ownerWrite + NV.authWrite + NV.ownerRead + NV.authRead + NV.noDictionaryAttack
+const NV_ATTRIBUTES =
+  commands.NV.ownerWrite +
+  commands.NV.authWrite +
+  commands.NV.ownerRead +
+  commands.NV.authRead +
+  commands.NV.noDictionaryAttack
 
 /**
  * What the TPM thread can do. Each operation opens the transport and closes it: swtpm serves one client at a time.
@@ -320,8 +316,8 @@ function readPublic(transceive: commands.Transceive, handle: number): Uint8Array
 
 function readNv(transceive: commands.Transceive, index: number): Uint8Array | null {
   const description = commands.readNvPublic(transceive, index)
-  if (description === null || (description.attributes & NV.written) === 0) return null
-  const authorizedBy = (description.attributes & NV.authRead) !== 0 ? index : commands.RH.owner
+  if (description === null || (description.attributes & commands.NV.written) === 0) return null
+  const authorizedBy = (description.attributes & commands.NV.authRead) !== 0 ? index : commands.RH.owner
   const out = new Uint8Array(description.dataSize)
   for (let offset = 0; offset < out.length; ) {
     const size = Math.min(NV_CHUNK, out.length - offset)
@@ -356,7 +352,7 @@ function writeNv(transceive: commands.Transceive, { index, data }: NvWriteReques
       found: `one of ${description.dataSize} bytes`,
       hint: `find out whose it is; if nobody's: tpm2_nvundefine 0x${index.toString(16)}`,
     })
-  const byIndex = description === null || (description.attributes & NV.authWrite) !== 0
+  const byIndex = description === null || (description.attributes & commands.NV.authWrite) !== 0
   const authorizedBy = byIndex ? index : commands.RH.owner
   for (let offset = 0; offset < data.length; offset += NV_CHUNK)
     commands.writeNv(transceive, authorizedBy, index, data.subarray(offset, offset + NV_CHUNK), offset)

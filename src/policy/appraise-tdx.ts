@@ -192,17 +192,21 @@ function appraiseStatus(attestation: TdxAttestation, tdx: TdxExpectations | null
         : `the policy accepts TCB status ${status}${tcb === null ? "" : advisoriesText(tcb)} for now`,
     facts: {
       status,
-      ...(tcb === null
-        ? {}
-        : {
-            date: tcb.date.toISOString(),
-            advisories: tcb.advisories.join(", "),
-            evaluationDataNumber: tcb.evaluationDataNumber,
-            fmspc: toHex(tcb.fmspc),
-          }),
+      ...tcbFacts(tcb),
       teeTcbSvn: toHex(quote.body.teeTcbSvn),
     },
   })
+}
+
+/** What Intel's documents say about a platform; nothing where it was not compared with them. */
+export function tcbFacts(tcb: TcbEvaluation | null): Claim["facts"] {
+  if (tcb === null) return {}
+  return {
+    date: tcb.date.toISOString(),
+    advisories: tcb.advisories.join(", "),
+    evaluationDataNumber: tcb.evaluationDataNumber,
+    fmspc: toHex(tcb.fmspc),
+  }
 }
 
 /** The finding where the check of the TCB was left out. */

@@ -2,7 +2,7 @@ import { toHex } from "../formats/hex.ts"
 import { hasSgxFlag, SGX_FLAG } from "../formats/sgx/report.ts"
 import type { SgxAttestation } from "../verify/sgx.ts"
 import type { Verified } from "../verify/verified.ts"
-import { advisoriesText, notEvaluated, statusFindings } from "./appraise-tdx.ts"
+import { advisoriesText, notEvaluated, statusFindings, tcbFacts } from "./appraise-tdx.ts"
 import { type AcceptedStatus, ANY_TDX, type OneOf } from "./attestation-policy.ts"
 import { mismatch, notOneOf, policyClaim } from "./policy-findings.ts"
 import type { Claim, Finding } from "./verdict.ts"
@@ -125,14 +125,7 @@ function appraiseStatus({ tcb, at }: SgxAttestation, expected: SgxExpectations):
         : `TCB status ${status}${tcb === null ? "" : advisoriesText(tcb)} is accepted for now`,
     facts: {
       status,
-      ...(tcb === null
-        ? {}
-        : {
-            date: tcb.date.toISOString(),
-            advisories: tcb.advisories.join(", "),
-            evaluationDataNumber: tcb.evaluationDataNumber,
-            fmspc: toHex(tcb.fmspc),
-          }),
+      ...tcbFacts(tcb),
     },
   })
 }

@@ -82,6 +82,11 @@ export class Lab {
     return new Lab(dir, chip, anchor, machine, await devicesOf(dir, machine, front), front)
   }
 
+  /** File with the root of its TEE. */
+  get trustRoot(): string {
+    return join(this.#dir, "trust-root.pem")
+  }
+
   async close(): Promise<void> {
     await this.#powerOff()
     this.#front?.close()

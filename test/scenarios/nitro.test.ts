@@ -1,6 +1,10 @@
 /** NitroTPM documents: a software TPM that answers AWS's command, with documents under a root of its own. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { randomBytes } from "node:crypto"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { appraisalOf } from "../../src/commands/attest.ts"
+import { judgeSaved } from "../../src/commands/saved-evidence.ts"
 import { EXIT } from "../../src/errors.ts"
 import {
   committedBytes,
@@ -10,12 +14,18 @@ import {
   evidenceQualifyingData,
   parseEvidence,
 } from "../../src/formats/evidence.ts"
+import {
+  encodeSavedEvidence,
+  parseSavedEvidence,
+  type SavedEvidence,
+} from "../../src/formats/saved-evidence.ts"
 import { NITRO_INDEX } from "../../src/native/nitro-tpm.ts"
 import { encodeSnapshot, parseSnapshot, type Snapshot } from "../../src/policy/snapshot.ts"
 import type { JudgeInput } from "../../src/policy/verify-vm.ts"
 import type { NitroAnchor } from "../../src/verify/nitro-tpm.ts"
 import { NitroFront } from "../fakes/nitro-front.ts"
 import { nitroPki } from "../fakes/nitro-tpm.ts"
+import { withDirectory } from "../fakes/simulated.ts"
 import { makeSoftwareAk, quoteAttest, softwareQuote } from "../fakes/software-ak.ts"
 import { Lab, outcome, sha256 } from "./lab.ts"
 
@@ -101,6 +111,36 @@ describe("with a document", () => {
     expect(parseEvidence(encodeEvidence(evidence))).toEqual(evidence)
     const large = encodeEvidence(withDocument(evidence, new Uint8Array(16 * 1024 + 2)))
     expect(() => parseEvidence(large)).toThrowCode("ERR_TOO_LARGE")
+  })
+})
+
+describe("saved evidence, as the command judges it", () => {
+  const saved = async (): Promise<SavedEvidence> => {
+    const nonce = randomBytes(32)
+    const channel = { spki: lab.spki, authorized: true, reason: null }
+    const evidence = await lab.evidence(nonce)
+    const documents = { certificates: [], crl: null, intel: null }
+    const collectedAt = new Date()
+    return { target: "vm", collectedAt, nonce, channel, evidence, documents, applications: [] }
+  }
+  const judgedWith = async (trustRoots: readonly string[]) => {
+    const collateral = { kdsUrl: "", pcsUrl: "", cacheDir: null, offline: true }
+    const appraisal = { ...appraisalOf({ trustRoots, skip: [], collateral }), reference }
+    const again = parseSavedEvidence(new TextEncoder().encode(encodeSavedEvidence(await saved())))
+    return judgeSaved(again, appraisal, { at: new Date(), insecureAllowed: false })
+  }
+
+  test("rests on the root of --trust-root, and on AWS's alone without it", async () => {
+    await withDirectory(async (dir) => {
+      const root = join(dir, "nitro.der")
+      writeFileSync(root, genuine.rootDer)
+      const { verdict } = await judgedWith([lab.trustRoot, root])
+      expect([verdict.exitCode, verdict.assurance.nitroInstance]).toEqual([EXIT.ok, "i-0123456789abcdef0"])
+    })
+    expect(outcome(await judgedWith([lab.trustRoot]))).toEqual({
+      exit: EXIT.tpm,
+      codes: ["ERR_CERT_UNTRUSTED"],
+    })
   })
 })
 

@@ -1,4 +1,5 @@
 import type { HashName } from "../tpm/algorithms.ts"
+import { ascii, concat, u16, u32 } from "./bytes.ts"
 import { EVENT_TYPE, LOG_ALGORITHM } from "./event-log.ts"
 
 /** An event to be written into a log. */
@@ -41,22 +42,4 @@ function encodeEvent(
     u32(data.length),
     data,
   ]
-}
-
-function u16(value: number): Uint8Array {
-  return Uint8Array.of(value % 256, Math.floor(value / 256))
-}
-
-function u32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setUint32(0, value, true)
-  return bytes
-}
-
-function ascii(text: string): Uint8Array {
-  return new TextEncoder().encode(text)
-}
-
-function concat(...parts: readonly Uint8Array[]): Uint8Array {
-  return new Uint8Array(Buffer.concat(parts))
 }
