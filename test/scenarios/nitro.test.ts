@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { randomBytes } from "node:crypto"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { appraisalOf } from "../../src/commands/attest.ts"
+import { appraisalOf } from "../../src/commands/appraisal.ts"
 import { judgeSaved } from "../../src/commands/saved-evidence.ts"
 import { EXIT } from "../../src/errors.ts"
 import {
