@@ -15,7 +15,7 @@ import { makeRatlsIdentity, RatlsRenewal } from "./ratls-identity.ts"
 import { RequestNonces } from "./request-nonces.ts"
 import { runCommand } from "./run-command.ts"
 import { SealingKey } from "./sealing.ts"
-import { type AgentServer, listen, serveAgent } from "./serve.ts"
+import { type AgentServer, listenBound, serveAgent } from "./serve.ts"
 import { serviceOf } from "./services.ts"
 import { createSnapshots } from "./snapshot.ts"
 import { describeMachine } from "./snapshot-reference.ts"
@@ -124,16 +124,16 @@ async function startBootstrap(
     return null
   }
   const app = createBootstrapApp(dependencies, bootstrap)
-  const server = listen(config, identity, app, config.bootstrap.port, null)
+  const server = await listenBound(config, identity, app, config.bootstrap.port, null)
   const stop = () => {
     bootstrap.stop()
     return server.stop(false)
   }
   void bootstrap.done.then(async () => {
     await stop()
-    log.info("the port for the application's values is closed", { port: server.port ?? 0 })
+    log.info("the port for the application's values is closed", { port: server.port })
   })
-  return { port: server.port ?? config.bootstrap.port, stop }
+  return { port: server.port, stop }
 }
 
 /** @throws AgentError ERR_NO_TEE */

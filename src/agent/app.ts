@@ -56,6 +56,8 @@ export interface RequestEnvironment {
   readonly allowSeconds?: (seconds: number) => void
   /** The server has checked a certificate of the client against [auth] client_ca. */
   readonly clientCertificate?: boolean
+  /** What RFC 9266 takes from this TLS connection, 32 bytes; null or absent where the server cannot tell. */
+  readonly exporter?: Uint8Array | null
 }
 
 export interface AgentEnv {

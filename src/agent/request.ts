@@ -9,7 +9,7 @@ import { fromBase64 } from "../formats/hex.ts"
  */
 export function nonceOf(c: Context, min: number, max: number): Uint8Array {
   const expected = `nonce: ${min === max ? min : `${min} to ${max}`} bytes in base64 without padding`
-  const text = single(c, "nonce")
+  const text = textOf(c, "nonce")
   // Checked before decoding: a nonce has a few dozen characters.
   if (text === undefined || text.length > 200)
     throw refused("query", expected, text === undefined ? "none" : "more")
@@ -21,7 +21,7 @@ export function nonceOf(c: Context, min: number, max: number): Uint8Array {
 
 /** A query parameter that counts something; 0 where it is absent. @throws AgentError ERR_REQUEST. */
 export function countOf(c: Context, name: string): number {
-  const text = single(c, name)
+  const text = textOf(c, name)
   if (text === undefined) return 0
   if (/^[0-9]{1,9}$/.test(text)) return Number(text)
   throw refused("query", `${name}: a number`, JSON.stringify(text.slice(0, 20)))
@@ -46,8 +46,8 @@ export function refused(at: string, expected: string, found: string): AgentError
   return new AgentError("ERR_REQUEST", { at, expected, found })
 }
 
-/** A parameter given twice is refused: two readers could take two different ones. */
-function single(c: Context, name: string): string | undefined {
+/** A query parameter. One given twice is refused: two readers could take two different ones. @throws AgentError ERR_REQUEST. */
+export function textOf(c: Context, name: string): string | undefined {
   const values = c.req.queries(name) ?? []
   if (values.length > 1) throw refused("query", `one ${name}`, String(values.length))
   return values[0]

@@ -4,6 +4,7 @@ import { createServer } from "node:net"
 import { AgentError } from "../errors.ts"
 import type { AgentApp } from "./app.ts"
 import type { AgentConfig } from "./config.ts"
+import { type Listener, listenWithExporter } from "./exporter-server.ts"
 import { readIdentity, type TlsIdentity } from "./identity.ts"
 import { errorFields, type Log } from "./log.ts"
 
@@ -47,14 +48,19 @@ export async function serveAgent(options: ServeOptions): Promise<AgentServer> {
   const { config } = options
   for (const port of [config.port, config.auth.clients?.port ?? 0])
     if (port !== 0) await requireFreePort(config.host, port)
-  const agent = new ReloadingServer(options)
+  const { port, auth } = config
+  const first = await startInstance(options, options.identity, {
+    port,
+    clientPort: auth.clients?.port ?? null,
+  })
+  const agent = new ReloadingServer(options, first)
   agent.watchFiles()
   return agent
 }
 
 /** The servers of one certificate: for everybody, and for clients with a certificate where there are such. */
 interface Instance {
-  readonly servers: readonly ReturnType<typeof listen>[]
+  readonly servers: readonly Listener[]
   readonly port: number
   readonly clientPort: number | null
 }
@@ -69,26 +75,32 @@ class ReloadingServer implements AgentServer {
   #former: Instance[] = []
   #watch: ReturnType<typeof setInterval> | null = null
   #stopping = false
+  /** One reload at a time. */
+  #reloading: Promise<unknown> = Promise.resolve()
 
-  constructor(options: ServeOptions) {
+  constructor(options: ServeOptions, first: Instance) {
     this.#options = options
     this.#identity = options.identity
     this.host = options.config.host
-    const { port, auth } = options.config
-    this.#current = startInstance(options, options.identity, { port, clientPort: auth.clients?.port ?? null })
+    this.#current = first
     this.port = this.#current.port
     this.clientPort = this.#current.clientPort
   }
 
-  async reload(): Promise<boolean> {
-    const former = this.#current
-    if (!this.#reload()) return false
-    await this.#handOver(former)
-    return true
+  reload(): Promise<boolean> {
+    const reloaded = this.#reloading.then(async () => {
+      const former = this.#current
+      if (!(await this.#reload())) return false
+      await this.#handOver(former)
+      return true
+    })
+    this.#reloading = reloaded
+    return reloaded
   }
 
   async stop(): Promise<void> {
     this.#stopping = true
+    await this.#reloading
     if (this.#watch !== null) clearInterval(this.#watch)
     const { drainSeconds } = this.#options.config.limits
     await Promise.all([this.#current, ...this.#former].map((instance) => drain(instance, drainSeconds)))
@@ -109,7 +121,7 @@ class ReloadingServer implements AgentServer {
     this.#watch.unref()
   }
 
-  #reload(): boolean {
+  async #reload(): Promise<boolean> {
     const { log, config } = this.#options
     if (this.#stopping) return false
     try {
@@ -118,7 +130,7 @@ class ReloadingServer implements AgentServer {
         log.info("TLS certificate unchanged", { file: config.certificate })
         return false
       }
-      this.#current = startInstance(this.#options, identity, this)
+      this.#current = await startInstance(this.#options, identity, this)
       this.#identity = identity
       log.info("TLS certificate changed", {
         file: config.certificate,
@@ -155,23 +167,19 @@ class ReloadingServer implements AgentServer {
   }
 }
 
-function startInstance(
+async function startInstance(
   options: ServeOptions,
   identity: TlsIdentity,
   ports: { readonly port: number; readonly clientPort: number | null },
-): Instance {
+): Promise<Instance> {
   const app = options.createApp(identity)
-  const open = listen(options.config, identity, app, ports.port, null)
+  const open = listenFast(options.config, identity, app, ports.port)
   const { clients } = options.config.auth
   if (clients === null || ports.clientPort === null)
-    return { servers: [open], port: open.port ?? ports.port, clientPort: null }
+    return { servers: [open], port: open.port, clientPort: null }
   try {
-    const closed = listen(options.config, identity, app, ports.clientPort, readAuthority(clients.ca))
-    return {
-      servers: [open, closed],
-      port: open.port ?? ports.port,
-      clientPort: closed.port ?? ports.clientPort,
-    }
+    const closed = await listenBound(options.config, identity, app, ports.clientPort, clients.ca)
+    return { servers: [open, closed], port: open.port, clientPort: closed.port }
   } catch (error) {
     void open.stop(true)
     throw error
@@ -179,27 +187,35 @@ function startInstance(
 }
 
 /**
- * One HTTPS server.
- * @param authority PEM of the authority whose certificate a client has to present; null: none is asked for.
- * @throws AgentError ERR_PORT_IN_USE, ERR_IO.
+ * The HTTPS server for what needs secrets in: evidence over it can be bound to the very connection.
+ * @param ca file of the authority whose certificate a client has to present; null: none is asked for.
+ * @throws AgentError ERR_PORT_IN_USE, ERR_IO, ERR_IDENTITY.
  */
-export function listen(
+export function listenBound(
   config: AgentConfig,
   identity: TlsIdentity,
   app: AgentApp,
   port: number,
-  authority: string | null,
-) {
-  // The server itself ends a connection whose certificate the authority did not sign: what arrives here has one.
-  const clientCertificate = authority !== null
-  const tls = {
-    cert: identity.certificatePem,
-    key: identity.privateKeyPem,
-    minVersion: TLS_1_2,
-    ...(authority === null ? {} : { ca: authority, requestCert: true, rejectUnauthorized: true }),
-  }
+  ca: string | null,
+): Promise<Listener> {
+  return listenWithExporter(
+    {
+      ...{ host: config.host, port, app, idleSeconds: config.limits.idleSeconds },
+      certificate: identity.certificatePem,
+      privateKey: identity.privateKeyPem,
+      // Older clients with certificates there may be; none that brings an application its secrets.
+      minVersion: ca === null ? "TLSv1.3" : "TLSv1.2",
+      authority: ca === null ? null : readAuthority(ca),
+    },
+    (error) => notListening(config.host, port, error),
+  )
+}
+
+/** The HTTPS server for everybody. @throws AgentError ERR_PORT_IN_USE, ERR_IO. */
+function listenFast(config: AgentConfig, identity: TlsIdentity, app: AgentApp, port: number): Listener {
+  const tls = { cert: identity.certificatePem, key: identity.privateKeyPem, minVersion: TLS_1_2 }
   try {
-    return Bun.serve({
+    const server = Bun.serve({
       hostname: config.host,
       port,
       // So that the server of a new certificate can take over the port from the former one.
@@ -212,11 +228,12 @@ export function listen(
         app.fetch(request, {
           address: server.requestIP(request)?.address ?? "",
           allowSeconds: (seconds) => server.timeout(request, Math.min(seconds, 255)),
-          clientCertificate,
+          clientCertificate: false,
         }),
       // Only reached where the app's own error handler fails.
       error: () => Response.json({ code: "ERR_INTERNAL", message: "internal error" }, { status: 500 }),
     })
+    return { port: server.port ?? port, stop: (atOnce) => server.stop(atOnce) }
   } catch (error) {
     throw notListening(config.host, port, error)
   }

@@ -104,13 +104,24 @@ export class AgentClient {
     return this.#first
   }
 
+  /** What evidence has to cover beside the key, 32 bytes; null where the key is enough. @throws AgentError ERR_CONNECT */
+  get exporter(): Uint8Array | null {
+    if (this.#options.boundToConnection !== true) return null
+    if (this.#first.exporter !== null) return this.#first.exporter
+    throw new AgentError("ERR_CONNECT", {
+      at: endpointText(this.#endpoint),
+      expected: "TLS 1.3, so that evidence can be bound to the very connection",
+      found: "an older version",
+    })
+  }
+
   close(): void {
     this.#first.close()
     this.#connection.close()
   }
 
   /**
-   * Evidence for a nonce, over the first connection and no other.
+   * Evidence for a nonce, over the first connection and no other; bound to that very connection where there is an {@link exporter}.
    * @param nonce 32 bytes.
    * @throws AgentError, ParseError (see `parseEvidence`).
    */
@@ -138,7 +149,8 @@ export class AgentClient {
   }
 
   async #evidence(nonce: Uint8Array, more: string): Promise<HttpAnswer> {
-    const path = `/v1/evidence?nonce=${encodeURIComponent(toBase64(nonce))}${more}`
+    const bound = this.exporter === null ? "" : "&binding=exporter"
+    const path = `/v1/evidence?nonce=${encodeURIComponent(toBase64(nonce))}${more}${bound}`
     const answer = await this.#first.request({ method: "GET", path, maxBytes: MAX_EVIDENCE_BYTES })
     if (answer.status === 404)
       throw new AgentError("ERR_AGENT_REFUSED", {
@@ -364,7 +376,7 @@ export class AgentClient {
     }
   }
 
-  /** A request that may be made on a new connection when the old one is gone: only to the same key. */
+  /** A request that may be made on a new connection when the old one is gone: only to the same key, and where the key is enough. */
   async #again(wanted: HttpRequest): Promise<HttpAnswer> {
     if (this.#connection.usable) {
       try {
@@ -384,6 +396,13 @@ export class AgentClient {
   }
 
   async #reconnect(options: ConnectionOptions = this.#options): Promise<Connection> {
+    if (this.exporter !== null)
+      throw new AgentError("ERR_CONNECTION_LOST", {
+        at: endpointText(this.#endpoint),
+        expected: "the connection that the evidence is bound to",
+        found: "its end",
+        hint: "run the command again",
+      })
     const connection = await Connection.open(this.#endpoint, options)
     if (bytesEqual(connection.spki, this.#first.spki)) return connection
     connection.close()

@@ -11,6 +11,8 @@ export interface ConnectionOptions {
   readonly signal?: AbortSignal
   /** What the client shows of itself where the server asks; nothing where absent. PEM. */
   readonly clientCertificate?: ClientCertificate
+  /** Whether evidence has to be bound to the very connection: then only over TLS 1.3. */
+  readonly boundToConnection?: boolean
 }
 
 export interface HttpRequest {
@@ -56,6 +58,7 @@ export class Connection {
       await openTls(endpoint, options.timeoutMs, {
         signal: options.signal,
         client: options.clientCertificate,
+        ...(options.boundToConnection === true ? { minVersion: "TLSv1.3" } : {}),
       }),
       options,
     )
@@ -66,6 +69,10 @@ export class Connection {
   }
   get leafDer(): Uint8Array {
     return this.#channel.leafDer
+  }
+  /** As {@link TlsChannel} has it. */
+  get exporter(): Uint8Array | null {
+    return this.#channel.exporter
   }
   get authorized(): boolean {
     return this.#channel.authorized

@@ -2,6 +2,7 @@ import type { X509Certificate } from "node:crypto"
 import { isIP } from "node:net"
 import { connect, getCACertificates, rootCertificates, type TLSSocket } from "node:tls"
 import { AgentError } from "../errors.ts"
+import { EXPORTER } from "../formats/channel-binding.ts"
 import { type Endpoint, endpointText } from "./endpoint.ts"
 
 /** A TLS connection, and whose key it ends at. */
@@ -11,6 +12,8 @@ export interface TlsChannel {
   readonly spki: Uint8Array
   /** DER of that certificate. */
   readonly leafDer: Uint8Array
+  /** What RFC 9266 takes from this very connection, 32 bytes; null under TLS 1.2. */
+  readonly exporter: Uint8Array | null
   /** Whether a web certificate authority vouches for certificate and host name. */
   readonly authorized: boolean
   /** Why not, where it does not. */
@@ -29,6 +32,8 @@ export interface TlsOptions {
   readonly client?: ClientCertificate | undefined
   /** Protocols to offer; HTTP/1.1 unless said. Empty: the extension is left out. */
   readonly alpn?: readonly string[]
+  /** Oldest version; TLS 1.2 unless said. */
+  readonly minVersion?: "TLSv1.2" | "TLSv1.3"
 }
 
 /**
@@ -41,7 +46,7 @@ export function openTls(
   timeoutMs: number,
   options: TlsOptions = {},
 ): Promise<TlsChannel> {
-  const { signal, client, alpn = ["http/1.1"] } = options
+  const { signal, client, alpn = ["http/1.1"], minVersion = "TLSv1.2" } = options
   const place = endpointText(endpoint)
   return new Promise((resolve, reject) => {
     const socket = connect({
@@ -51,7 +56,7 @@ export function openTls(
       ...(isIP(endpoint.host) === 0 ? { servername: endpoint.host } : {}),
       rejectUnauthorized: false,
       ca: authorities(),
-      minVersion: "TLSv1.2",
+      minVersion,
       ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
       ...(client === undefined ? {} : { cert: client.certificate, key: client.key }),
     })
@@ -94,12 +99,18 @@ export function openTls(
           socket,
           spki: new Uint8Array(spki),
           leafDer: new Uint8Array(certificate.raw),
+          exporter: exporterOf(socket),
           authorized: socket.authorized,
           reason: socket.authorized ? null : reasonOf(socket.authorizationError, certificate),
         }),
       )
     })
   })
+}
+
+function exporterOf(socket: TLSSocket): Uint8Array | null {
+  if (socket.getProtocol() !== "TLSv1.3") return null
+  return new Uint8Array(socket.exportKeyingMaterial(EXPORTER.bytes, EXPORTER.label, Buffer.alloc(0)))
 }
 
 /** Loaded once: parsing some hundred certificates costs about 10 ms. */

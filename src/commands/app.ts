@@ -91,7 +91,7 @@ export async function showAppLogs(
  * @param act gets the client, and the key that the evidence vouches for.
  */
 export async function afterAttestation(
-  options: AppOptions,
+  options: AppOptions & { readonly boundToConnection?: boolean },
   terminal: Terminal,
   act: (client: AgentClient, sealingKey: Uint8Array) => Promise<Done>,
 ): Promise<number> {

@@ -19,14 +19,19 @@ import { requireRatls } from "./require-ratls.ts"
 
 /** Connects to the agent, does the work, and closes the connection whatever happens. */
 export async function withAgent<T>(
-  options: Omit<ConnectionOptions, "ratls"> & { readonly credentials?: CredentialFiles },
+  options: Omit<ConnectionOptions, "ratls"> & {
+    readonly credentials?: CredentialFiles
+    /** Evidence has to be bound to the very connection; always so where the client shows a certificate. */
+    readonly boundToConnection?: boolean
+  },
   signal: AbortSignal,
   work: (client: AgentClient) => Promise<T>,
 ): Promise<T> {
   const endpoint = parseAgentUrl(options.url)
   const timeoutMs = timeoutOf(options.timeout)
   const credentials = readCredentials(options.credentials ?? NO_CREDENTIALS)
-  const client = await AgentClient.connect(endpoint, { timeoutMs, signal, ...credentials })
+  const boundToConnection = options.boundToConnection === true || credentials.clientCertificate !== undefined
+  const client = await AgentClient.connect(endpoint, { timeoutMs, signal, ...credentials, boundToConnection })
   try {
     return await work(client)
   } finally {
@@ -80,6 +85,7 @@ export async function attest(
     appraisal.applications.map((target) => probeApplication(target, timeoutMs, signal)),
   )
   const { spki, authorized, reason } = client.channel
+  const exporter = client.exporter === null ? {} : { exporter: client.exporter }
   const { whitelist, imaKeys, anchors, skip } = appraisal
   const target = endpointText(parseAgentUrl(options.url))
   const at = new Date()
@@ -91,6 +97,7 @@ export async function attest(
     intel: { ...intel, anchors: anchors.intel },
     channel: {
       ...{ spki, authorized, reason },
+      ...exporter,
       insecureAllowed: options.insecureAllowed,
       attested: options.ratls === true,
     },
@@ -118,7 +125,7 @@ export async function attest(
       target,
       collectedAt: at,
       nonce,
-      channel: { spki, authorized, reason },
+      channel: { spki, authorized, reason, ...exporter },
       evidence,
       documents: documentsOf(evidence, endorsed),
       applications,

@@ -146,6 +146,7 @@ export async function bootstrap(
       url,
       snapshot: snapshot ?? options.snapshot,
       policy: policy ?? options.policy,
+      boundToConnection: true,
     }
     const code = await afterAttestation(server, terminal, async (client, sealingKey) => {
       if (values.size > 0 || certificate !== null) await client.bootstrap({ values, certificate }, sealingKey)

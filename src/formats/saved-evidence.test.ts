@@ -46,6 +46,15 @@ describe("saved evidence", () => {
     expect(parseSavedEvidence(bytesOf(encodeSavedEvidence(saved)))).toEqual(saved)
   })
 
+  test("keeps what the evidence is bound to", () => {
+    const saved = { ...SAVED, channel: { ...SAVED.channel, exporter: filled(32, 8) } }
+    const text = encodeSavedEvidence(saved)
+    expect(parseSavedEvidence(bytesOf(text))).toEqual(saved)
+    expect(() => parseSavedEvidence(bytesOf(text.replace('"exporter":"CAgI', '"exporter":"')))).toThrowCode(
+      "ERR_MALFORMED",
+    )
+  })
+
   test("cut off anywhere is refused", () => {
     const bytes = bytesOf(TEXT.trimEnd())
     for (let size = 0; size < bytes.length; size += 7)

@@ -31,6 +31,8 @@ export interface SavedEvidence {
     readonly authorized: boolean
     /** Why not, where it was not. */
     readonly reason: string | null
+    /** 32 bytes of the connection that the evidence covers; absent: it covers the key alone. */
+    readonly exporter?: Uint8Array
   }
   /** As the VM sent it. */
   readonly evidence: Evidence
@@ -78,6 +80,7 @@ export function encodeSavedEvidence(saved: SavedEvidence): string {
       spki: toBase64(channel.spki),
       authorized: channel.authorized,
       reason: clipped(channel.reason),
+      ...(channel.exporter === undefined ? {} : { exporter: toBase64(channel.exporter) }),
     },
     documents: {
       certificates: documents.certificates.map(toBase64),
@@ -125,11 +128,12 @@ export function parseSavedEvidence(
   const saved: SavedEvidence = {
     target: textOf(root, "target", root.string("target")),
     collectedAt: timeOf(root, "collected_at"),
-    nonce: nonceOf(root),
+    nonce: bytes32Of(root, "nonce"),
     channel: {
       spki: bytesOf(channel, "spki", channel.take("spki"), MAX_SPKI_BYTES),
       authorized: flagOf(channel, "authorized"),
       reason: textOrNull(channel, "reason"),
+      ...(channel.names().includes("exporter") ? { exporter: bytes32Of(channel, "exporter") } : {}),
     },
     evidence: readEvidence({ record: root.record("evidence"), list: listIn(evidence) }),
     documents: {
@@ -175,13 +179,13 @@ function intelOf(documents: JsonRecord): IntelCollateral | null {
   return parseCollateralBundle(new TextEncoder().encode(text))
 }
 
-function nonceOf(root: JsonRecord): Uint8Array {
-  const nonce = bytesOf(root, "nonce", root.take("nonce"), 32)
-  if (nonce.length === 32) return nonce
+function bytes32Of(record: JsonRecord, name: string): Uint8Array {
+  const bytes = bytesOf(record, name, record.take(name), 32)
+  if (bytes.length === 32) return bytes
   throw new ParseError("ERR_MALFORMED", {
-    at: root.place("nonce"),
+    at: record.place(name),
     expected: "32 bytes",
-    found: `${nonce.length}`,
+    found: `${bytes.length}`,
   })
 }
 

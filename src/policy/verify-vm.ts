@@ -1,4 +1,5 @@
 import { type CodedError, type FailureClass, VerifyError } from "../errors.ts"
+import { exporterNonce } from "../formats/channel-binding.ts"
 import {
   committedBytes,
   EVIDENCE_PCRS,
@@ -70,6 +71,11 @@ export interface Channel {
    * and all of the above are that person's word.
    */
   readonly savedAt?: Date
+  /**
+   * 32 bytes of that very connection (RFC 9266) that report and quote have to cover. Absent: they cover the key alone, and whoever has
+   * a copy of it could have passed on what the VM says on another connection.
+   */
+  readonly exporter?: Uint8Array
 }
 
 /** Everything that one verdict is made from. Time, nonce and anchors are the verifier's own. */
@@ -269,25 +275,33 @@ function judgeBinding(input: JudgeInput, tee: ProvenTee | null): Claim {
   if (tee === null) return notJudged("binding", "binding", "tee")
   try {
     const ak = input.evidence.tpm === null ? null : parsePublic(input.evidence.tpm.akPublic)
-    const expected = evidenceReportData(input.nonce, input.channel.spki, ak === null ? null : tpmName(ak))
+    const expected = evidenceReportData(nonceOf(input), input.channel.spki, ak === null ? null : tpmName(ak))
     if (tee.paravisor !== null) {
       const { blob, hardware } = tee.paravisor
       const claims = verifyHcl({ blob, hardware, userData: expected })
       if (ak !== null) verifyClaimedAk(claims, spkiOf(ak))
     } else if (!bytesEqual(expected, reportDataOf(tee))) return unbound(expected, reportDataOf(tee))
-    const what =
-      ak === null ? "the TLS key and the nonce" : "the TLS key, the TPM's attestation key and the nonce"
+    const bound = input.channel.exporter === undefined ? "the TLS key" : "the TLS session, its key"
+    const what = ak === null ? `${bound} and the nonce` : `${bound}, the TPM's attestation key and the nonce`
     const who = tee.paravisor === null ? "the TEE report commits" : "the paravisor's claims commit"
     return {
       check: "binding",
       status: "passed",
       summary: `${who} to ${what} of ${input.channel.savedAt === undefined ? "this connection" : "the connection in the saved evidence"}`,
       findings: [],
-      facts: { reportData: shortHex(expected, 64) },
+      facts: {
+        reportData: shortHex(expected, 64),
+        boundTo: input.channel.exporter === undefined ? "tls-key" : "tls-exporter",
+      },
     }
   } catch (error) {
     return failedBy("binding", "binding", error)
   }
+}
+
+/** What the evidence has to be made for. Which binding it is says the verifier's side, and never the evidence. */
+function nonceOf({ nonce, channel }: JudgeInput): Uint8Array {
+  return channel.exporter === undefined ? nonce : exporterNonce(nonce, channel.exporter)
 }
 
 function reportDataOf({ attestation }: ProvenTee): Uint8Array {
@@ -341,7 +355,7 @@ function proveTpm(
   }
   try {
     const committed = tee === null ? null : committedBytes(tee)
-    const qualifyingData = evidenceQualifyingData(input.nonce, input.channel.spki, committed)
+    const qualifyingData = evidenceQualifyingData(nonceOf(input), input.channel.spki, committed)
     const vouched = proven?.paravisor?.claims ?? null
     const quoted = quoteOf(tpm, qualifyingData, vouched)
     const log = readBootLog(input.evidence.eventLog, bootPcrs(quoted), {

@@ -142,6 +142,50 @@ test("C1: through a relay nothing is sent", async () => {
   }
 }, 60_000)
 
+test("C1: a relay that has the VM's own TLS key is refused where secrets go; where only the key is bound, it is not seen", async () => {
+  const vm = await vmThatWaits()
+  const snapshot = await snapshotOf(vm)
+  const [key, certificate] = ["key.pem", "cert.pem"].map((name) =>
+    readFileSync(join(vm.dir, "vm/data", name), "utf8"),
+  )
+  const relayTo = (port: number) => startRelay(port, key ?? "", certificate ?? "")
+  const [toBootstrap, toAgent] = [await relayTo(portOf(vm)), await relayTo(vm.port)]
+  const bring = (port: number) =>
+    run([
+      ...["bootstrap", ...reached(vm, `https://127.0.0.1:${port}`), "-s", snapshot, "--json"],
+      ...["--owner-key", owner, ...SECRETS()],
+    ])
+  const bindingOf = (verdict: { claims: { check: string }[] }) =>
+    verdict.claims.find(({ check }) => check === "binding")
+  try {
+    expect((await bring(toBootstrap.port)).code).toBe(EXIT.binding)
+    expect(vm.log()).not.toContain("values received")
+    const verify = ["verify", ...reached(vm, `https://127.0.0.1:${toAgent.port}`), "-s", snapshot, "--json"]
+    const seen = await run(verify)
+    expect([seen.code, bindingOf(JSON.parse(seen.stdout))]).toEqual([
+      EXIT.ok,
+      expect.objectContaining({ facts: expect.objectContaining({ boundTo: "tls-key" }) }),
+    ])
+    const { code, stdout } = await bring(portOf(vm))
+    expect([code, bindingOf(JSON.parse(stdout).verdict)]).toEqual([
+      EXIT.ok,
+      expect.objectContaining({ facts: expect.objectContaining({ boundTo: "tls-exporter" }) }),
+    ])
+  } finally {
+    toBootstrap.close()
+    toAgent.close()
+  }
+}, 60_000)
+
+test("where the port cannot bind evidence to the connection, no weaker binding is taken", async () => {
+  const vm = await vmThatWaits()
+  const { code, stderr } = await run([
+    ...["bootstrap", ...reached(vm, vm.url), "--any-vm", "--owner-key", owner, ...SECRETS()],
+  ])
+  expect([code, stderr]).toEqual([EXIT.operational, expect.stringContaining("exporter")])
+  expect(vm.log()).not.toContain("values received")
+}, 60_000)
+
 test("C8: a genuine VM that is not the one of the snapshot gets nothing", async () => {
   const [mine, other] = [await vmThatWaits(), await vmThatWaits()]
   const snapshot = await snapshotOf(mine)
