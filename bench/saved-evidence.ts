@@ -18,7 +18,7 @@ import { FILES, PCRS, sampleList, sampleSnapshot } from "./sample.ts"
 
 const ENTRIES = 10_000
 const LARGEST = 1_000_000
-const RUNS = 7
+const RUNS = 15
 const MAX_MIB = 512
 const NO_TEE = ["tee", "revocation", "tcb", "binding"].flatMap((check) => ["--skip", check])
 

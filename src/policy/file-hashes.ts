@@ -85,12 +85,14 @@ export class FileHashIndex implements FileHashes {
     let lowCommon = 0
     let highCommon = 0
     const text = this.#text
+    const places = this.#places
+    const order = this.#order
     const length = pathEnd - pathStart
     while (low < high) {
       const middle = (low + high) >>> 1
-      const pair = this.#at(middle)
-      const start = this.#place(pair, PATH)
-      const otherLength = this.#place(pair, PATH_END) - start
+      const pair = order === null ? middle : (order[middle] ?? 0)
+      const start = places[pair * PLACES + PATH] ?? 0
+      const otherLength = (places[pair * PLACES + PATH_END] ?? 0) - start
       const shorter = Math.min(length, otherLength)
       let common = Math.min(lowCommon, highCommon)
       let difference = 0

@@ -30,6 +30,11 @@ const COMPUTED: ReadonlySet<string> = new Set(["sha1", "sha224", "sha256", "sha3
 /** Templates in one list. A kernel has eight of its own and one of `ima_template_fmt=`; kexec may bring another's. */
 const MAX_TEMPLATES = 32
 
+/** By entry: index of its template, and where its template data are. */
+type Frames = Pick<MeasurementList, "template" | "dataAt" | "dataEnd">
+/** Room in the beginning. */
+const FEW_ENTRIES = 1024
+
 /** Lengths that come out of the bytes are compared with what is left before they are used. */
 export class ListReader {
   /** Templates of the entries read so far, in the order in which they occur. */
@@ -71,8 +76,9 @@ export class ListReader {
     return { count, end: at }
   }
 
-  /** Walks over the entries by their outer lengths, so that the arrays are made once and never for nothing. */
-  countEntries(maxEntries: number): number {
+  /** Walks over the entries by their outer lengths: there is room only for entries that are there. */
+  frames(maxEntries: number): Frames {
+    let frames = emptyFrames(FEW_ENTRIES)
     let count = 0
     for (let at = 0; at < this.#bytes.length; count++) {
       if (count >= maxEntries)
@@ -81,25 +87,31 @@ export class ListReader {
           expected: `at most ${maxEntries} entries`,
           found: "more",
         })
+      if (count === frames.dataEnd.length) frames = grown(frames)
       this.#entry = count
       at = this.#dataEnd(at)
+      frames.template[count] = this.#last
+      frames.dataAt[count] = this.#start
+      frames.dataEnd[count] = at
     }
-    return count
+    return {
+      template: frames.template.subarray(0, count),
+      dataAt: frames.dataAt.subarray(0, count),
+      dataEnd: frames.dataEnd.subarray(0, count),
+    }
   }
 
+  /** @param list which holds what {@link frames} gave. */
   fill(list: MeasurementList): void {
     let at = 0
     for (let index = 0; index < list.count; index++) {
       this.#entry = index
-      const end = this.#dataEnd(at)
-      const start = this.#start
-      const template = this.templates[this.#last]
+      const start = list.dataAt[index] ?? 0
+      const end = list.dataEnd[index] ?? 0
+      const template = this.templates[list.template[index] ?? 0]
       if (template === undefined) throw new RangeError("an entry has a template")
       list.pcr[index] = this.#u32(at)
       list.templateDigestAt[index] = at + 4
-      list.template[index] = this.#last
-      list.dataAt[index] = start
-      list.dataEnd[index] = end
       if (template.unframed) this.#fillOld(list, index, start, end)
       else this.#fillFields(list, index, start, end, template)
       at = end
@@ -326,6 +338,19 @@ export class ListReader {
     const { entry, offset } = this.#origin
     return `measurement list, entry ${entry + this.#entry}, offset ${offset + at}`
   }
+}
+
+function emptyFrames(room: number): Frames {
+  return { template: new Uint8Array(room), dataAt: new Uint32Array(room), dataEnd: new Uint32Array(room) }
+}
+
+/** The same with twice the room. */
+function grown(frames: Frames): Frames {
+  const larger = emptyFrames(2 * frames.dataEnd.length)
+  larger.template.set(frames.template)
+  larger.dataAt.set(frames.dataAt)
+  larger.dataEnd.set(frames.dataEnd)
+  return larger
 }
 
 const SHA1 = HASH_ALGORITHMS.findIndex((algorithm) => algorithm.name === "sha1")

@@ -104,7 +104,8 @@ export function parseMeasurementList(bytes: Uint8Array, limits: ListOptions = {}
       found: `${bytes.length}`,
     })
   const reader = new ListReader(bytes, templateDigestBytes, limits.origin)
-  const count = reader.countEntries(limits.maxEntries ?? MAX_LIST_ENTRIES)
+  const frames = reader.frames(limits.maxEntries ?? MAX_LIST_ENTRIES)
+  const count = frames.dataEnd.length
   const list = {
     bytes,
     count,
@@ -112,10 +113,8 @@ export function parseMeasurementList(bytes: Uint8Array, limits: ListOptions = {}
     templateDigestBytes,
     templateDigestAt: new Uint32Array(count),
     templates: reader.templates,
-    template: new Uint8Array(count),
     content: new Uint8Array(count),
-    dataAt: new Uint32Array(count),
-    dataEnd: new Uint32Array(count),
+    ...frames,
     algorithm: new Uint8Array(count),
     digestAt: new Uint32Array(count),
     pathAt: new Uint32Array(count),
