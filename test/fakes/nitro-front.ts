@@ -26,6 +26,8 @@ export class NitroFront {
   pki: NitroPki = nitroPki()
   /** What the next requests are answered with in a document's place; null: a document. */
   refusal: string | null = null
+  /** What becomes of the software TPM's PCRs in a document. */
+  pcrs = (values: readonly Uint8Array[]): readonly Uint8Array[] => values
   #behind = 0
   #port = 0
   #servers: Server[] = []
@@ -95,7 +97,7 @@ export class NitroFront {
     if (authorizing !== NITRO_INDEX || index !== NITRO_INDEX) throw new Error("another index")
     const held = await transceive(nvRead(index, HELD_BYTES))
     const nonce = nonceIn(held.subarray(HEAD + 4 + 2, HEAD + 4 + 2 + HELD_BYTES))
-    const values = await pcrValues(transceive)
+    const values = this.pcrs(await pcrValues(transceive))
     const pairs = values.flatMap((value, pcr) => [cbor.unsigned(pcr), cbor.bytes(value)])
     let members = withMember(nitroMembers(this.pki), "nitrotpm_pcrs", cbor.map(...pairs))
     members = withMember(members, "module_id", cbor.text(this.moduleId))

@@ -190,6 +190,22 @@ describe("is refused:", () => {
     expect(result).toEqual({ exit: EXIT.tpm, codes: ["ERR_NITRO_INSTANCE"] })
   })
 
+  test.each([
+    [
+      "a bank that nobody measured into",
+      (values: readonly Uint8Array[]) => values.map(() => new Uint8Array(48)),
+    ],
+    ["PCRs that are left out", (values: readonly Uint8Array[]) => values.slice(0, 15)],
+  ])("%s, with a snapshot and without", async (_, change) => {
+    const before = front.pcrs
+    front.pcrs = change
+    const against = outcome(await judged())
+    const first = await judged(undefined, { reference: null })
+    front.pcrs = before
+    expect(against).toEqual({ exit: EXIT.tpm, codes: ["ERR_NITRO_PCR"] })
+    expect([outcome(first).exit, first.nitro]).toEqual([EXIT.tpm, null])
+  })
+
   test("a document that is none", async () => {
     for (const bytes of [new Uint8Array(1), new Uint8Array(300).fill(0xd2)])
       expect(outcome(await judged((honest) => withDocument(honest, bytes))).exit).toBe(EXIT.tpm)
