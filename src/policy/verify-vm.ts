@@ -20,8 +20,9 @@ import type { TpmAuthorities } from "../verify/tpm-certificate.ts"
 import type { CredentialAnswer } from "../verify/tpm-credential.ts"
 import { spkiOf } from "../verify/tpm-signature.ts"
 import type { Verified } from "../verify/verified.ts"
-import { appraiseAk, isUnproven, UNPROVEN } from "./ak.ts"
+import { appraiseAk } from "./ak.ts"
 import { type ApplicationProbe, appraiseApplications } from "./application.ts"
+import { assuranceOf } from "./assurance.ts"
 import type { AttestationPolicy } from "./attestation-policy.ts"
 import { type BootLog, NO_LOG, readBootLog } from "./boot-log.ts"
 import { type ProvenTd, provenTd, tdBootClaim, tdFindings } from "./boot-rtmr.ts"
@@ -30,28 +31,13 @@ import { appraiseIma } from "./ima.ts"
 import { imaArgumentsOf } from "./ima-command-line.ts"
 import type { KnownImaPolicy } from "./ima-coverage.ts"
 import type { ImaExpectations } from "./ima-expectations.ts"
-import {
-  appraiseNitro,
-  type NitroJudgement,
-  NO_NITRO,
-  nitroAssurance,
-  nitroPcr10,
-  withNitro,
-} from "./nitro.ts"
+import { appraiseNitro, type NitroJudgement, NO_NITRO, nitroPcr10, withNitro } from "./nitro.ts"
 import { policyFindings } from "./policy-requirements.ts"
 import { type ProvenTee, proveTee, type TeeInput } from "./prove-tee.ts"
-import type { AkEnrolment, Snapshot } from "./snapshot.ts"
+import type { AkEnrolment } from "./snapshot.ts"
 import { appraiseTpm } from "./tpm.ts"
 import { alsoFailing, failedBy, failedWith, notJudged } from "./validation-claims.ts"
-import {
-  type AkProof,
-  type Assurance,
-  CHECKS,
-  type Check,
-  type Claim,
-  exitCodeOf,
-  type Verdict,
-} from "./verdict.ts"
+import { type AkProof, CHECKS, type Check, type Claim, exitCodeOf, type Verdict } from "./verdict.ts"
 import type { Whitelist } from "./whitelist.ts"
 
 /** The connection that carried the evidence, as the client saw it. */
@@ -514,61 +500,4 @@ function skipped(claim: Claim): Claim {
 
 function inOrder(claims: readonly Claim[]): Claim[] {
   return CHECKS.flatMap((check) => claims.filter((claim) => claim.check === check))
-}
-
-const ASSURANCE: Record<Assurance, string> = {
-  simulated: "a simulated TEE: this proves nothing about hardware and is for trying the product out",
-  "tpm-inside-tee":
-    "the TPM runs inside the TEE: boot and IMA results rest on the TEE's signature, and on the firmware (paravisor) that its measurement names",
-  "tpm-by-host":
-    "the TPM is run by the host: the TEE report proves memory encryption and launch state, while boot and IMA results hold as far as the host's TPM is honest",
-  "no-tee": "no TEE: boot and IMA results hold as far as the host and its TPM are honest",
-  "no-tpm": "no TPM: nothing proves what booted and what ran",
-  unproven: "not proven: a check that the answer rests on did not pass",
-}
-
-function assuranceOf(
-  claims: readonly Claim[],
-  proven: {
-    readonly tee: ProvenTee | null
-    readonly nitro: NitroJudgement
-    readonly akProvenBy: AkProof | null
-    readonly reference: Snapshot | null
-  },
-): Verdict["assurance"] {
-  const { tee, nitro, akProvenBy, reference } = proven
-  const enrolled = reference?.tpm_reference?.ak_enrolment
-  const label = assuranceLabel(claims, tee)
-  if (akProvenBy === null) return { label, meaning: ASSURANCE[label] }
-  const aws = nitroAssurance(nitro, claims, reference)
-  if (aws !== null && label !== "unproven" && label !== "no-tpm")
-    return {
-      label,
-      meaning: `${ASSURANCE[label]}${reference === null ? unprovenKey(label, akProvenBy) : ""}; ${aws.meaning}`,
-      akProvenBy,
-      nitroInstance: aws.instance,
-    }
-  const byGivenKey = akProvenBy === "ek-key" || (akProvenBy === "enrolled" && enrolled?.kind === "ek-key")
-  const key = byGivenKey ? GIVEN_KEY : unprovenKey(label, akProvenBy)
-  return { label, meaning: `${ASSURANCE[label]}${key}`, akProvenBy }
-}
-
-const GIVEN_KEY =
-  "; that it is a TPM rests on the endorsement key which the administrator gave (--ek), and on no maker's certificate"
-
-/** An honest TPM is no answer where it is not known that there is one. */
-function unprovenKey(label: Assurance, proof: AkProof): string {
-  if (!isUnproven(proof) || label === "no-tpm" || label === "unproven") return ""
-  return `; nothing proves that its attestation key is held by a TPM at all: ${UNPROVEN[proof]}`
-}
-
-function assuranceLabel(claims: readonly Claim[], tee: ProvenTee | null): Assurance {
-  const status = (check: Check) => claims.find((claim) => claim.check === check)?.status
-  if (tee?.attestation.anchor.simulated) return "simulated"
-  if (status("tee") === "skipped" || status("binding") === "skipped") return "no-tee"
-  if (status("tee") !== "passed" || status("binding") !== "passed") return "unproven"
-  if (status("revocation") === "failed") return "unproven"
-  if (status("tpm") === "skipped") return "no-tpm"
-  if (status("tpm") !== "passed") return "unproven"
-  return tee === null || tee.paravisor === null ? "tpm-by-host" : "tpm-inside-tee"
 }
