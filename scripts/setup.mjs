@@ -9,6 +9,7 @@ import { createHash } from "node:crypto"
 import {
   chmodSync,
   copyFileSync,
+  cpSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -54,6 +55,12 @@ const VOLUMES = [
   ["libtss2-esys-3.0.2-0", "what systemd-cryptenroll reaches a TPM through"],
   ["libtss2-rc0", "what systemd-cryptenroll names TPM errors by"],
 ]
+const CLIENTS = [["redis-tools", "a server and its client that speak through an attested connection"]]
+/** These would start a service of their own where they are installed, so they are only unpacked, into .cache/programs. */
+const NGINX = [
+  ["nginx", "serves while its certificate is renewed"],
+  ["libnginx-mod-stream", "ends TLS before a database"],
+]
 const GUEST = [
   ["qemu-system-x86", "runs the guest"],
   ["qemu-utils", "makes the guest's disk overlay"],
@@ -79,11 +86,14 @@ const TASKS = {
   build: [NPM],
   check: [NPM],
   demo: [NPM, TPM],
-  test: [NPM, TPM, TPM_MAKER, PACKAGING, SIGNING, ACME, WATCH, VOLUMES],
+  test: [NPM, TPM, TPM_MAKER, PACKAGING, SIGNING, ACME, WATCH, VOLUMES, CLIENTS],
   package: [NPM, PACKAGING],
   bench: [NPM, TPM, TPM_MAKER, PEERS, GUEST],
   e2e: [NPM, TPM, TPM_MAKER, PACKAGING, GUEST],
 }
+
+/** Packages that are unpacked and not installed, and the file that shows that they are. */
+const UNPACKED = { test: { packages: NGINX, file: "usr/sbin/nginx" } }
 
 try {
   main(process.argv[2] ?? "")
@@ -102,6 +112,7 @@ function main(task) {
   if (major < 18) throw new Error(`Node.js 18 or later is needed, this is ${process.versions.node}`)
   if (process.platform !== "linux") throw new Error("development needs Linux (Debian 12 or a relative of it)")
   installSystemPackages(groups.flat())
+  if (Object.hasOwn(UNPACKED, task)) unpackSystemPackages(UNPACKED[task])
   installNodeModules()
   completeNodeModules()
   repairBun()
@@ -142,6 +153,30 @@ function installSystemPackages(wanted) {
   if (install()) return
   // Lists that look fresh can still name versions that the mirror has replaced since.
   if (listsAreOld || !apt("update", "-q") || !install()) throw new Error("apt-get could not install them")
+}
+
+/** Downloads Debian packages, which apt checks as it does those that it installs, and unpacks them beside the project. */
+function unpackSystemPackages({ packages, file }) {
+  const target = join(ROOT, ".cache", "programs")
+  if (existsSync(join(target, file)) || !existsSync("/usr/bin/apt-get")) return
+  const names = packages.map(([name]) => name)
+  console.log("setup: these Debian packages are unpacked in .cache/programs, and not installed:")
+  for (const [name, reason] of packages) console.log(`  ${name.padEnd(22)} ${reason}`)
+  const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-setup-"))
+  try {
+    const get = spawnSync("apt-get", ["download", "-q", "-o", "APT::Sandbox::User=root", ...names], { cwd: dir })
+    if (get.status !== 0) throw new Error(`apt-get download ${names.join(" ")}: ${get.stderr}`)
+    const fresh = join(dir, "programs")
+    for (const name of readdirSync(dir).filter((each) => each.endsWith(".deb"))) {
+      const deb = spawnSync("dpkg-deb", ["-x", join(dir, name), fresh])
+      if (deb.status !== 0) throw new Error(`${name}: ${deb.stderr}`)
+    }
+    mkdirSync(join(ROOT, ".cache"), { recursive: true })
+    rmSync(target, { recursive: true, force: true })
+    cpSync(fresh, target, { recursive: true, verbatimSymlinks: true })
+  } finally {
+    rmSync(dir, { recursive: true, force: true })
+  }
 }
 
 function installedPackages(names) {

@@ -9,9 +9,10 @@ import { makeSelfSignedCertificate } from "../../src/agent/certificate.ts"
 import { EXIT } from "../../src/errors.ts"
 import { RATLS_OID } from "../../src/formats/ratls/evidence.ts"
 import { parseCertificate } from "../../src/formats/x509/certificate.ts"
-import { EXECUTABLE, run, type SimulatedVm, simulatedVm } from "../executable.ts"
+import { run, type SimulatedVm, simulatedVm } from "../executable.ts"
 import { derOf } from "../fakes/ratls.ts"
 import { type ServerKey, serverKey } from "../fakes/tls-server.ts"
+import { type ConnectProxy, startConnect } from "../programs.ts"
 import { startRelay } from "../relay.ts"
 
 const CONFIG = (tls: string) => `[agent]\ntls = "${tls}"\n\n[snapshot]\nroot = "/etc/apt"\n`
@@ -166,41 +167,16 @@ describe("connect", () => {
     cert: readFileSync(join(machine.dir, "vm", "data", "cert.pem")),
   })
 
-  interface Proxy {
-    readonly port: number
-    readonly child: Bun.Subprocess
-    talk(): string
-  }
-
-  /** Starts `connect` and waits until it listens. */
-  async function proxy(reference: string, ...options: string[]): Promise<Proxy> {
-    const child = Bun.spawn(
-      [
-        ...[EXECUTABLE, "connect", "--url", vm.url, "--ratls", ...trust()],
-        ...["-s", reference, "--listen", "127.0.0.1:0", ...options],
-      ],
-      { stdin: "ignore", stdout: "pipe", stderr: "pipe" },
-    )
-    let talk = ""
-    const collect = async () => {
-      for await (const chunk of child.stderr) talk += new TextDecoder().decode(chunk)
-    }
-    void collect()
-    for (let waited = 0; waited < 30_000; waited += 50) {
-      const port = /listening on 127\.0\.0\.1:(\d+)/.exec(talk)?.[1]
-      if (port !== undefined) return { port: Number(port), child, talk: () => talk }
-      if (child.exitCode !== null) break
-      await Bun.sleep(50)
-    }
-    throw new Error(`connect does not listen (${child.exitCode}):\n${talk}`)
-  }
+  /** `connect` to the VM. */
+  const proxy = (reference: string, ...options: string[]) =>
+    startConnect(["--url", vm.url, "--ratls", ...trust(), "-s", reference, ...options])
 
   const target = () => {
     const address = application.address()
     return `127.0.0.1:${address === null || typeof address === "string" ? 0 : address.port}`
   }
 
-  async function dial({ port }: Proxy): Promise<Socket> {
+  async function dial({ port }: ConnectProxy): Promise<Socket> {
     const socket = connect(port, "127.0.0.1")
     socket.on("error", () => undefined)
     await once(socket, "connect")
