@@ -164,7 +164,9 @@ function unpackSystemPackages({ packages, file }) {
   for (const [name, reason] of packages) console.log(`  ${name.padEnd(22)} ${reason}`)
   const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-setup-"))
   try {
-    const get = spawnSync("apt-get", ["download", "-q", "-o", "APT::Sandbox::User=root", ...names], { cwd: dir })
+    const get = spawnSync("apt-get", ["download", "-q", "-o", "APT::Sandbox::User=root", ...names], {
+      cwd: dir,
+    })
     if (get.status !== 0) throw new Error(`apt-get download ${names.join(" ")}: ${get.stderr}`)
     const fresh = join(dir, "programs")
     for (const name of readdirSync(dir).filter((each) => each.endsWith(".deb"))) {
