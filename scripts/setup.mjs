@@ -24,6 +24,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..")
+const APT = "/usr/bin/apt-get"
 const BUN = join(ROOT, "node_modules", ".bin", "bun")
 
 /** Debian packages by purpose: [package, what it is for]. */
@@ -126,7 +127,7 @@ function installSystemPackages(wanted) {
   const names = missing.map(([name]) => name)
   console.log("setup: these Debian packages are needed:")
   for (const [name, reason] of missing) console.log(`  ${name.padEnd(22)} ${reason}`)
-  if (!existsSync("/usr/bin/apt-get")) {
+  if (!existsSync(APT)) {
     // Elsewhere the programs may have come from other packages: what is really absent is reported by name later.
     console.log("setup: there is no apt-get here; install their equivalents if something is found missing")
     return
@@ -158,19 +159,19 @@ function installSystemPackages(wanted) {
 /** Downloads Debian packages, which apt checks as it does those that it installs, and unpacks them beside the project. */
 function unpackSystemPackages({ packages, file }) {
   const target = join(ROOT, ".cache", "programs")
-  if (existsSync(join(target, file)) || !existsSync("/usr/bin/apt-get")) return
+  if (existsSync(join(target, file)) || !existsSync(APT)) return
   const names = packages.map(([name]) => name)
   console.log("setup: these Debian packages are unpacked in .cache/programs, and not installed:")
   for (const [name, reason] of packages) console.log(`  ${name.padEnd(22)} ${reason}`)
   const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-setup-"))
   try {
-    const get = spawnSync("apt-get", ["download", "-q", "-o", "APT::Sandbox::User=root", ...names], {
+    const get = spawnSync(APT, ["download", "-q", "-o", "APT::Sandbox::User=root", ...names], {
       cwd: dir,
     })
     if (get.status !== 0) throw new Error(`apt-get download ${names.join(" ")}: ${get.stderr}`)
     const fresh = join(dir, "programs")
     for (const name of readdirSync(dir).filter((each) => each.endsWith(".deb"))) {
-      const deb = spawnSync("dpkg-deb", ["-x", join(dir, name), fresh])
+      const deb = spawnSync("/usr/bin/dpkg-deb", ["-x", join(dir, name), fresh])
       if (deb.status !== 0) throw new Error(`${name}: ${deb.stderr}`)
     }
     mkdirSync(join(ROOT, ".cache"), { recursive: true })
