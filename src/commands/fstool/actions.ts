@@ -1,4 +1,5 @@
 import { UsageError } from "../../errors.ts"
+import { printable } from "../../formats/path-text.ts"
 import { jsonText } from "../json-text.ts"
 import { size as shownSize } from "../progress.ts"
 import { codedFrom, reportError } from "../report-error.ts"
@@ -88,7 +89,9 @@ async function tryMount(
       mountVolume(volume, machine, tools, unlocking),
     )
     if (!json && !quiet)
-      terminal.out(`${volume.name}: ${changed ? "mounted" : "was mounted"} at ${volume.mountPoint}\n`)
+      terminal.out(
+        `${volume.name}: ${changed ? "mounted" : "was mounted"} at ${printable(volume.mountPoint)}\n`,
+      )
     return { name: volume.name, mounted: true, changed, exitCode: 0 }
   } catch (error) {
     const coded = codedFrom(error)

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs"
 import { cpus, totalmem } from "node:os"
 import { type AgentConfig, parseAgentConfig } from "../../agent/config.ts"
 import { CodedError, UsageError } from "../../errors.ts"
+import { printable } from "../../formats/path-text.ts"
 import type { TpmStorage } from "../../native/ports.ts"
 import { readInput } from "../input-files.ts"
 import type { Terminal } from "../terminal.ts"
@@ -38,7 +39,8 @@ export async function withMachine<T>(
       journal: JOURNAL,
       passphraseCost: passphraseCost(totalmem(), cpus().length),
       talk: (message) => {
-        if (!options.quiet) terminal.talk(`${message}\n`)
+        // Paths may come from notes on a disk that somebody else writes.
+        if (!options.quiet) terminal.talk(`${printable(message)}\n`)
       },
     }
     await recoverEverywhere(machine)

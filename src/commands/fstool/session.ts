@@ -1,5 +1,6 @@
 import { existsSync, statSync } from "node:fs"
 import { CodedError } from "../../errors.ts"
+import { printable } from "../../formats/path-text.ts"
 import { interruptible } from "../interrupt.ts"
 import { jsonText } from "../json-text.ts"
 import { ProgressLine, size as shownSize } from "../progress.ts"
@@ -52,7 +53,7 @@ export async function done(
   if (json) {
     const present = existsSync(volume.header) ? await volumeStatus(volume, machine) : null
     terminal.out(jsonText({ done: said, volume: present }))
-  } else if (!quiet) terminal.out(`${volume.name}: ${said}\n`)
+  } else if (!quiet) terminal.out(`${volume.name}: ${printable(said)}\n`)
 }
 
 /** Runs long work with its progress shown and Ctrl-C heeded. */
