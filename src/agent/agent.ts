@@ -20,6 +20,7 @@ import { serviceOf } from "./services.ts"
 import { createSnapshots } from "./snapshot.ts"
 import { describeMachine } from "./snapshot-reference.ts"
 import { StandaloneProcess } from "./standalone.ts"
+import { placeDerivedKey } from "./tls-key.ts"
 
 export interface AgentOptions {
   readonly config: AgentConfig
@@ -28,6 +29,8 @@ export interface AgentOptions {
   readonly now: () => Date
   readonly log: Log
   readonly obtainCertificate: ObtainCertificate
+  /** A P-256 key, PEM, that this VM's TEE (or TPM, where the TEE has no such call) gives this system again and again. */
+  readonly deriveTlsKey: () => Promise<string>
   /** Called with the path of each file with a secret before it is written; throws where it would not be encrypted. Null: anywhere. */
   readonly guard: ((path: string) => void) | null
 }
@@ -43,6 +46,8 @@ export async function startAgent(options: AgentOptions): Promise<AgentServer> {
   for (const warning of config.warnings) log.warn("configuration", { warning })
   const host = hostname()
   const names = certificateNames(host, config.host)
+  if (config.tlsKey === "derived" && placeDerivedKey(config, await options.deriveTlsKey()))
+    log.info("TLS key derived", { file: config.privateKey })
   const ratlsTee = config.tls === "ratls" ? teeFor(devices) : null
   const { identity, made } =
     ratlsTee === null

@@ -67,6 +67,8 @@ export interface AgentConfig {
   readonly privateKey: string
   /** `ratls`: the certificate is the agent's own work, with evidence of the TEE in it. */
   readonly tls: "certificate" | "ratls"
+  /** `derived`: the TLS key comes from the TEE's secret and the measurement, and is the same at each start. */
+  readonly tlsKey: "random" | "derived"
   /** TCTI of the TPM (`device:/dev/tpmrm0`, `swtpm:host=…`). Null: `tpm_device = "none"`. Undefined: not said, so looked for. */
   readonly tpm: string | null | undefined
   readonly application: ApplicationConfig | null
@@ -168,7 +170,8 @@ export function parseAgentConfig(text: string, file: string, base: string = STAT
     port: agent.integer("port", 5555, 0, 65_535),
     certificate: pathOf(agent, "ssl_certificate", base) ?? join(base, "data/cert.pem"),
     privateKey: pathOf(agent, "ssl_private_key", base) ?? join(base, "data/key.pem"),
-    tls: tlsOf(agent),
+    tls: choiceOf(agent, "tls", ["certificate", "ratls"]),
+    tlsKey: choiceOf(agent, "tls_key", ["random", "derived"]),
     tpm: tpmOf(agent),
     application: applicationOf(root, base),
     bootstrap: bootstrapOf(root, base),
@@ -230,10 +233,12 @@ function pathOf(table: Table, key: string, base: string): string | null {
   return normalize(isAbsolute(value) ? value : join(base, value))
 }
 
-function tlsOf(agent: Table): AgentConfig["tls"] {
-  const value = agent.string("tls") ?? "certificate"
-  if (value === "certificate" || value === "ratls") return value
-  throw agent.fault("tls", "certificate or ratls", JSON.stringify(value))
+/** One of two words; the first where nothing is said. */
+function choiceOf<const T extends string>(table: Table, key: string, words: readonly [T, T]): T {
+  const value = table.string(key) ?? words[0]
+  const word = words.find((known) => known === value)
+  if (word !== undefined) return word
+  throw table.fault(key, words.join(" or "), JSON.stringify(value))
 }
 
 function tpmOf(agent: Table): string | null | undefined {

@@ -40,7 +40,9 @@ async function start(config = configOf(), devices: Devices = fakeDevices()): Pro
   const obtainCertificate = async () => {
     throw new Error("nothing asks for one")
   }
-  const agent = await startAgent({ config, devices, version: "1", now, log, guard: null, obtainCertificate })
+  const deriveTlsKey = obtainCertificate
+  const fixed = { version: "1", now, log, guard: null, obtainCertificate, deriveTlsKey }
+  const agent = await startAgent({ config, devices, ...fixed })
   running.push(agent)
   return agent
 }

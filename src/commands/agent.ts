@@ -112,6 +112,7 @@ async function runAgent(options: AgentCommandOptions): Promise<number> {
         const { certificateGetter } = await import("./bootstrap-certificate.ts")
         return certificateGetter(config, log, !simulated)(order, signal)
       },
+      deriveTlsKey: () => tlsKeyOf(config, options.simulate),
       guard: simulated ? null : storageGuard(config.storage),
     })
     hangUp.reload = () => void agent.reload()
@@ -227,6 +228,28 @@ function portOf(text: string): number {
   const port = /^[0-9]{1,5}$/.test(text) ? Number(text) : Number.NaN
   if (port <= 65_535) return port
   throw new UsageError("ERR_BAD_VALUE", { at: "--port", expected: "a port from 0 to 65535", found: text })
+}
+
+/** From SEV-SNP's firmware; elsewhere from a secret that the TPM gives out while what booted is the same. */
+async function tlsKeyOf(config: AgentConfig, simulate: string | null): Promise<string> {
+  const { SEALED_PCRS } = await import("./key.ts")
+  const { makeKey } = await import("./key-derive.ts")
+  const { TLS_KEY_BINDING: fields, TLS_KEY_PURPOSE: purpose } = await import("../agent/tls-key.ts")
+  const { SEV_GUEST_PATH } = await import("../native/sev-guest.ts")
+  const byTee = simulate !== null || existsSync(SEV_GUEST_PATH) || config.tpm === null
+  const { key } = await makeKey({
+    ...{ type: "p256", salt: new Uint8Array(0), purpose },
+    source: byTee
+      ? { kind: "tee", fields, rootKey: "vcek", simulate }
+      : {
+          kind: "tpm",
+          file: join(STATE_DIRECTORY, "data/sealed-tls-key.json"),
+          pcrs: SEALED_PCRS,
+          tcti: config.tpm ?? `device:${DEFAULT_TPM}`,
+        },
+  })
+  key.privateRaw.fill(0)
+  return key.privatePem
 }
 
 /** The first signal that asks for an end. A second one ends the process at once. */

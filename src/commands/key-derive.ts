@@ -35,7 +35,7 @@ export async function writeKey(options: KeyOptions, terminal: Terminal = openTer
   const names = ["sk.pem", "sk.bin", "pk.pem", "pk.bin"] as const
   const files = names.map((name) => beginFile(path(name), name.startsWith("sk") ? 0o600 : 0o644))
   try {
-    const { key, facts } = await made(options)
+    const { key, facts } = await makeKey(options)
     const { privatePem, privateRaw, publicPem, publicRaw } = key
     const contents = [Buffer.from(privatePem), privateRaw, Buffer.from(publicPem), publicRaw]
     files.forEach((file, index) => void file.commit(contents[index] ?? new Uint8Array(0)))
@@ -53,7 +53,13 @@ interface Made {
   readonly facts: Readonly<Record<string, unknown>> & { readonly bound_to: readonly (string | number)[] }
 }
 
-async function made({ source, type, salt, purpose }: KeyOptions): Promise<Made> {
+/** A key from what `source` says. @throws AgentError ERR_NO_TEE; NativeError of the device */
+export async function makeKey({
+  source,
+  type,
+  salt,
+  purpose,
+}: Pick<KeyOptions, "source" | "type" | "salt" | "purpose">): Promise<Made> {
   if (source.kind === "tee") {
     const { fields, rootKey, simulate } = source
     const { key, provider, request } = await deriveKey({ type, salt, purpose, fields, rootKey }, simulate)

@@ -9,7 +9,7 @@ import { meta } from "./command.ts"
 const MAX_SALT = 64
 const SEALED_FILE = "/var/lib/cosmian_vm/data/sealed-key.json"
 /** Firmware, option ROMs, boot loader, Secure Boot. */
-const SEALED_PCRS: readonly number[] = [0, 2, 4, 7]
+export const SEALED_PCRS: readonly number[] = [0, 2, 4, 7]
 const DEFAULT_TPM = "device:/dev/tpmrm0"
 
 /** `certtool key`. */
