@@ -51,6 +51,7 @@ import {
   trust,
   verified,
 } from "./scene.ts"
+import * as tpmKey from "./tpm-key.ts"
 import { prepareFirmware, UEFI_STEPS } from "./uefi.ts"
 import * as volumes from "./volumes.ts"
 
@@ -74,6 +75,9 @@ const STEPS: readonly Step[] = [
   ["app init without a token is refused", refusedWithoutToken],
   ["snapshot", snapshotIsComplete],
   ["verify, with the application", (s) => verified(s, EXIT.ok, applicationOption(s))],
+  ["doctor in the guest finds nothing wrong", tpmKey.doctorIsContent],
+  ["M1: the TPM's certificate proves its key, to --tpm-ca", tpmKey.certificateProvesKey],
+  ["M1: the TPM's endorsement key proves it, to enroll --ek", tpmKey.endorsementKeyProvesKey],
   ["verify without the simulated root: TEE failure", withoutTrustRoot],
   ["the application answers with another key: application failure", applicationWithOtherKey],
   ["a new program ran: IMA failure that names its path", newProgramIsNamed],

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type CommandOptions, type CommandResult, mustRun, run, tail, waitFor } from "./command.ts"
 import { GUEST_NAME, type GuestImage } from "./image.ts"
-import { startVirtualTpm, type VirtualTpm } from "./vtpm.ts"
+import { authorityCertificates, startVirtualTpm, type VirtualTpm } from "./vtpm.ts"
 
 export interface GuestOptions {
   readonly image: GuestImage
@@ -189,6 +189,11 @@ export class Guest {
       copyFileSync(changes.firmwareVariables, join(directory, FIRMWARE_VARIABLES))
     this.#machine = await powerOn(this.#options, this.#sockets, this.#forwards, changes.kernelArguments)
     await this.#waitForShell()
+  }
+
+  /** Directory with the certificates of its TPM's authority, for `--tpm-ca`. */
+  tpmAuthorities(): string {
+    return authorityCertificates(join(this.#options.directory, "tpm"))
   }
 
   /** Keeps what tells why a run failed: the journal of every boot, the console, the logs of QEMU and TPM. */
