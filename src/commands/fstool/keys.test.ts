@@ -246,6 +246,19 @@ describe("the header", () => {
     expect(await opens(by(PASSPHRASE))).toBe("opens")
   })
 
+  test("L1: put back under another name of the volume: the TPM's own secret does not open it, a person may", async () => {
+    await enrolTpm(work, by(PASSPHRASE), { pcrs: [], pin: null })
+    const old = readFileSync(work.volume.header)
+    await changePassphrase(work, bytes(PASSPHRASE), bytes("new"))
+    writeFileSync(work.volume.header, old)
+    // As whoever writes the disk can have it in volumes.toml: the TPM remembers nothing of a volume of this name.
+    work = { ...work, volume: { ...work.volume, name: `${work.volume.name}-renamed` } }
+    expect(await opens(BY_TPM)).toBe("ERR_HEADER_REFERENCE_ABSENT")
+    expect(await opens(by(PASSPHRASE))).toBe("opens")
+    await acceptHeader(work, BY_TPM)
+    expect(await opens(BY_TPM)).toBe("opens")
+  })
+
   test("is restored from its backup, which only its owner may read", async () => {
     const backup = join(work.volume.location, "backup")
     await backUpHeader(work, backup)

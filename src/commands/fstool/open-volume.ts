@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readdirSync } from "node:fs"
-import { CodedError, type ErrorCode } from "../../errors.ts"
+import { CodedError, type ErrorCode, VerifyError } from "../../errors.ts"
 import type { LuksHeader } from "../../formats/luks/header.ts"
 import {
   parseSystemdTpm2Token,
@@ -75,7 +75,12 @@ export async function withKey<T>(
   if (unlocking.first === "tpm")
     for (const { sealed, keyslot } of tpmTokens(trusted.header)) {
       try {
-        return await withSecret(await unsealed(sealed, keyslot, machine, unlocking), keyslot, attempt)
+        const secret = await unsealed(sealed, keyslot, machine, unlocking)
+        return await withSecret(secret, keyslot, (key) => {
+          // A header of before, under another name: the TPM unseals what it once sealed for it.
+          if (trusted.reference === "absent") throw unremembered(volume)
+          return attempt(key, keyslot)
+        })
       } catch (error) {
         if (!(error instanceof CodedError) || !leavesOtherKeys(error)) throw error
         reasons.push(error)
@@ -86,8 +91,18 @@ export async function withKey<T>(
   return withSecret(await unlocking.passphrase(), null, attempt)
 }
 
+function unremembered({ name, header }: Volume): VerifyError<"ERR_HEADER_REFERENCE_ABSENT"> {
+  return new VerifyError("ERR_HEADER_REFERENCE_ABSENT", {
+    at: header,
+    expected: `a header that the TPM remembers for the volume ${name}`,
+    found: "nothing of a volume of this name",
+    hint: `a volume of Cosmian VM 1.3 or of another tool, or one that somebody renamed: if you know why, cosmian_vm fstool header accept ${name}`,
+  })
+}
+
 /** Faults of one key, after which another may do. */
 const OTHER_KEYS = [
+  "ERR_HEADER_REFERENCE_ABSENT",
   "ERR_NO_TPM",
   "ERR_PASSPHRASE_WRONG",
   "ERR_SEALED_ELSEWHERE",
@@ -169,7 +184,7 @@ function noKey(volume: Volume, reasons: readonly CodedError[]): CodedError {
 
 /**
  * Maps a volume that was unlocked; one that is mapped already stays. A header that the TPM did not know is remembered from
- * here on: whoever opened it had this TPM's secret or the passphrase, which an invented header would not open with.
+ * here on: somebody gave the passphrase for it, which an invented header would not open with.
  */
 export async function openVolume(
   volume: Volume,
