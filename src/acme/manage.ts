@@ -132,14 +132,18 @@ export async function revokeCertificate(
   }
 }
 
-/** Notes when the authority wants the next order, so that no timer comes before. */
+/**
+ * Notes when the authority wants the next order, so that no timer comes before; a day at most: one answer, of whoever stands in the
+ * authority's place for a moment, does not end renewals for good.
+ */
 async function issueOrWait(tools: CertificateTools, known: Known): Promise<Known> {
   const { folder, settings, state } = known
+  const network = tools.network(settings.caFile)
   try {
     return await issueAndInstall(tools, folder, settings, known, null)
   } catch (error) {
     if (error instanceof AcmeError && error.until !== null)
-      folder.save(settings, { ...state, retryAfter: error.until })
+      folder.save(settings, { ...state, retryAfter: noLaterThan(error.until, network.now().getTime() + DAY) })
     throw error
   }
 }
@@ -295,7 +299,10 @@ async function planned(
   try {
     const { window, checkAfter } = await fetchRenewalWindow(network, renewalInfo, renewalId)
     const stays = chosen !== null && chosen >= window.start && chosen <= window.end
-    return { renewAt: stays ? chosen : timeWithin(window, network.random()), checkAfter }
+    const suggested = stays ? chosen : timeWithin(window, network.random())
+    // Whatever the authority suggests, a tenth of the lifetime is left for attempts that fail.
+    const latest = notAfter.getTime() - (notAfter.getTime() - notBefore.getTime()) / 10
+    return { renewAt: noLaterThan(suggested, latest), checkAfter }
   } catch (error) {
     if (isInterruption(error)) throw error
     tools.warn(error)
@@ -335,6 +342,10 @@ function knownOrNull(folder: CertificateFolder): Known | null {
 
 function isDue({ state }: Known, now: Date): boolean {
   return state.revokedAt !== null || state.renewAt.getTime() <= now.getTime()
+}
+
+function noLaterThan(date: Date, latest: number): Date {
+  return new Date(Math.min(date.getTime(), latest))
 }
 
 /** Whether two settings come to the same certificate. */

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto"
+import type { Socket } from "node:net"
 import { createSecureContext, createServer, type SecureContext, type Server } from "node:tls"
 import { encodePem } from "../formats/pem.ts"
 import { encodeDer, TAG } from "../formats/x509/der.ts"
@@ -16,6 +17,7 @@ export class TlsAlpnListener implements Solver {
   /** Null: all addresses of this machine. */
   readonly #host: string | null
   readonly #port: number
+  readonly #visitors = new Set<Socket>()
   #server: Server | null = null
 
   /** @param port authorities come to port 443; another one is for a forwarder in front. */
@@ -34,6 +36,10 @@ export class TlsAlpnListener implements Solver {
       SNICallback: (name, reply) => reply(null, contexts.get(name.toLowerCase())?.context),
     })
     this.#server = server
+    server.on("connection", (socket: Socket) => {
+      this.#visitors.add(socket)
+      socket.once("close", () => this.#visitors.delete(socket))
+    })
     // The authority reads the certificate and goes; so does everybody else.
     server.on("secureConnection", (socket) => socket.end())
     server.on("tlsClientError", (_error, socket) => socket.destroy())
@@ -49,7 +55,11 @@ export class TlsAlpnListener implements Solver {
   async remove(): Promise<void> {
     const server = this.#server
     this.#server = null
-    if (server?.listening === true) await new Promise<void>((resolve) => server.close(() => resolve()))
+    if (server?.listening !== true) return
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    // Whoever connected and says nothing more would keep it open for as long as they like.
+    for (const socket of this.#visitors) socket.destroy()
+    await closed
   }
 }
 

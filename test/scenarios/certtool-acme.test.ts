@@ -463,6 +463,25 @@ describe.skipIf(!HAVE_PEBBLE)("R1: what goes wrong at the authority", () => {
     })
   })
 
+  test("rate limit: one of thirty years holds renewals up for a day and no more", async () => {
+    let strict = false
+    const rules: FrontRules = {
+      before: ({ path }) => (strict && path.includes("order") ? limited(999_999_999) : null),
+    }
+    await withFront(rules, async (front) => {
+      const here = place(front)
+      expect((await obtain(here, "ages.example.com")).code).toBe(EXIT.ok)
+      strict = true
+      age(here, "ages.example.com")
+      expect((await certtool("renew", ...here.where)).code).toBe(EXIT.operational)
+      const waiting = (await certtool("renew", ...here.where)).json.certificates?.[0]
+      expect(waiting?.action).toBe("waiting")
+      const file = join(here.workspace, "ages.example.com/certificate.json")
+      const until = Date.parse(JSON.parse(readFileSync(file, "utf8")).retry_after)
+      expect(until - Date.now()).toBeLessThanOrEqual(24 * 3600 * 1000)
+    })
+  })
+
   test("another account key than the registered one", async () => {
     const here = place()
     await obtain(here, "acc.example.com")
@@ -620,6 +639,11 @@ describe.skipIf(!HAVE_PEBBLE)("certtool renew", () => {
         ({ payload }) => payload !== null && typeof payload === "object" && "identifiers" in payload,
       )
       expect(orders.at(-1)?.payload).toMatchObject({ replaces: id })
+      // A window after the certificate's end would have it expire.
+      suggested = { start: "2090-01-01T00:00:00Z", end: "2090-01-02T00:00:00Z" }
+      const late = await obtain(here, "late.example.com")
+      const { validTo } = leafOf(join(here.workspace, "late.example.com/current"))
+      expect(Date.parse(late.json.renew_at ?? "")).toBeLessThan(Date.parse(validTo) - 24 * 3600 * 1000)
     })
   })
 
