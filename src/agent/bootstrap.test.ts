@@ -213,3 +213,12 @@ test("environment variables are the values that can be such, and none before the
   })
   expect(provisionedEnvironment({ ...config, environment: false })).toEqual({})
 })
+
+for (const name of ["LD_PRELOAD", "GLIBC_TUNABLES", "PATH", "PYTHONPATH", "COSMIAN_VM_VALUES"])
+  test(`${name} is refused where values become environment variables, and not given to a program`, () => {
+    const { bootstrap, config } = make(configOf([]))
+    expect(() => bootstrap.receive(values({ [name]: "x" }))).toThrowCode("ERR_BOOTSTRAP")
+    mkdirSync(config.directory, { recursive: true })
+    writeFileSync(join(config.directory, name), "x")
+    expect(provisionedEnvironment(config)).toEqual({ COSMIAN_VM_VALUES: config.directory })
+  })

@@ -97,6 +97,14 @@ export class Bootstrap {
         found: "another name",
         hint: "correct the name, or add it to [bootstrap] values of the agent's configuration",
       })
+    const loader = config.environment ? [...values.keys()].find((name) => STEERING.test(name)) : undefined
+    if (loader !== undefined)
+      throw new AgentError("ERR_BOOTSTRAP", {
+        at: loader,
+        expected: "a name that means nothing to loader, shell and interpreters",
+        found: "one that decides which code a program runs",
+        hint: "choose another name: with environment = true each value is an environment variable",
+      })
     const held = [...new Map([...this.#values, ...values]).values()].reduce(
       (sum, { length }) => sum + length,
       0,
@@ -205,6 +213,10 @@ function isProvisioned({ directory }: BootstrapConfig): boolean {
 /** Names that an environment variable may have. */
 const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/
 
+/** Variables by which the environment decides what code a program runs: who brings values does not choose the software. */
+const STEERING =
+  /^(LD_.*|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|PATH|IFS|ENV|BASH_ENV|SHELLOPTS|BASHOPTS|PYTHON.*|PERL.*|RUBY(LIB|OPT)|NODE_(OPTIONS|PATH)|BUN_.*|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|OPENSSL_.*|COSMIAN_VM_VALUES)$/
+
 /**
  * The secrets as environment variables, for a `standalone` application that wants them so; empty where there are none. Those whose
  * name or content cannot be one are left out: the application finds them as files.
@@ -214,7 +226,8 @@ export function provisionedEnvironment({ directory, environment }: BootstrapConf
   const variables: Record<string, string> = { COSMIAN_VM_VALUES: directory }
   for (const name of readdirSync(directory)) {
     const content = readFileSync(join(directory, name))
-    if (VARIABLE.test(name) && !content.includes(0)) variables[name] = content.toString("utf8")
+    if (VARIABLE.test(name) && !STEERING.test(name) && !content.includes(0))
+      variables[name] = content.toString("utf8")
   }
   return variables
 }

@@ -158,6 +158,24 @@ describe("standalone", () => {
     expect(isAlive(child)).toBe(false)
   })
 
+  test("does not run on where it cannot be remembered", async () => {
+    program("app", `sleep 1; echo late > ${directory}/late`)
+    const app = new StandaloneProcess({
+      markFile: join(directory, "taken", "mark"),
+      logFile: join(directory, "log"),
+      log: LOG,
+      path: [directory],
+      // Right before the start: a file in the place of the mark's directory.
+      environment: () => {
+        writeFileSync(join(directory, "taken"), "")
+        return {}
+      },
+    })
+    await expect(app.restart("app")).rejects.toThrow()
+    await Bun.sleep(1500)
+    expect(existsSync(join(directory, "late"))).toBe(false)
+  })
+
   test("is known again by another agent, and replaced by its restart", async () => {
     const app = program("app", "exec sleep 300")
     await app.restart("app")

@@ -201,8 +201,14 @@ export class StandaloneProcess {
         found: "it ended at once",
       })
     const mark: ProcessMark = { pid: child.pid, startTime, bootId: bootId() }
-    makePrivateDirectory(dirname(this.#options.markFile))
-    writeFileAtomically(this.#options.markFile, JSON.stringify(mark), 0o600)
+    try {
+      makePrivateDirectory(dirname(this.#options.markFile))
+      writeFileAtomically(this.#options.markFile, JSON.stringify(mark), 0o600)
+    } catch (error) {
+      // One that nobody could know again, or stop, must not run on.
+      signalGroup(child.pid, "SIGKILL")
+      throw error
+    }
     this.#options.log.info("application started", { program, pid: child.pid })
   }
 
