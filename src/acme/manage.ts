@@ -67,7 +67,7 @@ export async function obtainCertificate(
   { force, binding }: { readonly force: boolean; readonly binding: AccountBinding | null },
 ): Promise<Outcome> {
   const folder = tools.workspace.folder(name)
-  const release = folder.lock()
+  const release = await folder.lock()
   try {
     const found = knownOrWarning(tools, folder)
     const now = tools.network(settings.caFile).now()
@@ -93,7 +93,7 @@ export async function renewCertificate(
 ): Promise<Outcome> {
   const folder = tools.workspace.folder(name)
   if (folder.settings() === null) throw unknown(tools, name)
-  const release = folder.lock()
+  const release = await folder.lock()
   try {
     const known = knownOf(folder)
     const network = tools.network(known.settings.caFile)
@@ -116,7 +116,7 @@ export async function revokeCertificate(
 ): Promise<Outcome> {
   const folder = tools.workspace.folder(name)
   if (folder.settings() === null) throw unknown(tools, name)
-  const release = folder.lock()
+  const release = await folder.lock()
   try {
     const known = knownOf(folder)
     const { settings, state, issued } = known

@@ -22,7 +22,11 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(dir, { recursive: true }))
 
-const FILES: DurableFiles = { write: writeFileAtomically, flush: flushDirectory }
+const FILES: DurableFiles = {
+  write: writeFileAtomically,
+  flush: flushDirectory,
+  lock: async () => () => undefined,
+}
 
 async function newPair(): Promise<Pair> {
   const { certificatePem, keyPem } = await createSelfSigned({ hosts: ["localhost"], now: new Date() })
@@ -55,6 +59,7 @@ test("a reader finds the old pair or the new one at every step, and a power cut 
       flushDirectory(directory)
       seen.push(readerFinds(output))
     },
+    lock: FILES.lock,
   }
   const folder = new Workspace(join(dir, "ws"), watching).folder("x")
   for (const pair of [first, second]) {
@@ -73,6 +78,7 @@ test("a reader finds the old pair or the new one at every step, and a power cut 
     const cutting: DurableFiles = {
       write: (path, content, mode) => cut(() => writeFileAtomically(path, content, mode)),
       flush: (directory) => cut(() => flushDirectory(directory)),
+      lock: FILES.lock,
     }
     function cut(act: () => void): void {
       left -= 1

@@ -6,7 +6,6 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
-  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -22,6 +21,8 @@ export interface DurableFiles {
   write(path: string, content: string, mode: number): void
   /** Makes renames in a directory survive. */
   flush(directory: string): void
+  /** Keeps others out of a directory until the returned function is called, or the process ends; null: somebody else is there. */
+  lock(directory: string): Promise<(() => void) | null>
 }
 
 /** A certificate chain and its key, PEM. */
@@ -146,23 +147,17 @@ export class CertificateFolder {
    * Keeps other processes away from this certificate until the returned function is called, or the process ends however it does.
    * @throws AcmeError ERR_ACME_BUSY
    */
-  lock(): () => void {
+  async lock(): Promise<() => void> {
     requireTrusted(dirname(this.path))
     requireOwn(this.path)
-    // An abstract socket: the kernel takes it back from a process that is killed, and nothing is left to clean up.
-    const hash = createHash("sha256").update(realpathSync(this.path)).digest("hex")
-    try {
-      const socket = Bun.listen({ unix: `\0cosmian_vm/acme/${hash}`, socket: { data: () => undefined } })
-      return () => socket.stop(true)
-    } catch (cause) {
-      throw new AcmeError("ERR_ACME_BUSY", {
-        at: this.path,
-        expected: "nobody else at work",
-        found: "another certtool",
-        hint: "wait for it to end: systemctl status cosmian_vm_certtool shows the one of the timer",
-        cause,
-      })
-    }
+    const release = await this.#files.lock(this.path)
+    if (release !== null) return release
+    throw new AcmeError("ERR_ACME_BUSY", {
+      at: this.path,
+      expected: "nobody else at work",
+      found: "another certtool",
+      hint: "wait for it to end: systemctl status cosmian_vm_certtool shows the one of the timer",
+    })
   }
 
   /** Null: nothing was issued yet. @throws AcmeError ERR_ACME_WORKSPACE */

@@ -9,8 +9,9 @@ import { Workspace } from "../acme/workspace.ts"
 import { flushDirectory, writeFileAtomically } from "../agent/atomic-file.ts"
 import { DEFAULT_BINDING } from "../agent/derived-key.ts"
 import { findProgram, runWith } from "../agent/run-command.ts"
-import { AcmeError, UsageError } from "../errors.ts"
+import { AcmeError, CodedError, UsageError } from "../errors.ts"
 import { printable } from "../formats/path-text.ts"
+import { lockDirectory } from "../native/directory-lock.ts"
 import { CHILD_ENVIRONMENT } from "../programs.ts"
 import { VERSION } from "../version.ts"
 import { AGENT_CONFIGURATION, readAgentConfiguration } from "./fstool/open-machine.ts"
@@ -30,7 +31,7 @@ export function certificateTools(
   told: Pick<CertificateTools, "progress" | "warn">,
 ): CertificateTools {
   return {
-    workspace: new Workspace(workspace, { write: guardedWrite(), flush: flushDirectory }),
+    workspace: new Workspace(workspace, { write: guardedWrite(), flush: flushDirectory, lock: lockOrNull }),
     network: (caFile) => networkOf(caFile, signal),
     runHook,
     deriveKey: async ({ salt, simulate }) => {
@@ -55,6 +56,16 @@ function guardedWrite(): typeof writeFileAtomically {
   return (path, content, mode) => {
     guard?.(path)
     writeFileAtomically(path, content, mode)
+  }
+}
+
+/** The kernel's own lock on the directory, which nobody takes who may not open it. */
+export async function lockOrNull(directory: string): Promise<(() => void) | null> {
+  try {
+    return (await lockDirectory(directory, 0, () => undefined)).release
+  } catch (error) {
+    if (error instanceof CodedError && error.code === "ERR_VOLUME_BUSY") return null
+    throw error
   }
 }
 
