@@ -55,6 +55,8 @@ export interface BootChanges {
   readonly otherTpm?: boolean
   /** Other variables of the firmware, from now on. */
   readonly firmwareVariables?: string
+  /** Another EFI system partition, from now on. */
+  readonly systemPartition?: string
 }
 
 const MEMORY_MB = 1536
@@ -75,7 +77,7 @@ const CONSOLE_LOG = "console.log"
 const QEMU_LOG = "qemu.log"
 
 // The built-in policy measures the first programs; systemd then loads /etc/ima/ima-policy in its place.
-const KERNEL_ARGUMENTS = [
+export const KERNEL_ARGUMENTS: readonly string[] = [
   "root=/dev/nvme0n1",
   "rw",
   "console=ttyS0",
@@ -98,7 +100,7 @@ interface Machine {
 
 /** A started guest. Every path out of a test ends in `stop()`. */
 export class Guest {
-  readonly #options: GuestOptions
+  #options: GuestOptions
   /** Short directory for Unix sockets. */
   readonly #sockets: string
   readonly #forwards: ReadonlyMap<number, number>
@@ -187,6 +189,12 @@ export class Guest {
     if (changes.otherTpm === true) rmSync(join(directory, "tpm"), { recursive: true })
     if (changes.firmwareVariables !== undefined)
       copyFileSync(changes.firmwareVariables, join(directory, FIRMWARE_VARIABLES))
+    const { firmware } = this.#options
+    if (changes.systemPartition !== undefined && firmware !== undefined)
+      this.#options = {
+        ...this.#options,
+        firmware: { ...firmware, systemPartition: changes.systemPartition },
+      }
     this.#machine = await powerOn(this.#options, this.#sockets, this.#forwards, changes.kernelArguments)
     await this.#waitForShell()
   }
