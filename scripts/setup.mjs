@@ -90,7 +90,7 @@ const TASKS = {
   test: [NPM, TPM, TPM_MAKER, PACKAGING, SIGNING, ACME, WATCH, VOLUMES, CLIENTS],
   package: [NPM, PACKAGING],
   bench: [NPM, TPM, TPM_MAKER, PEERS, GUEST],
-  e2e: [NPM, TPM, TPM_MAKER, PACKAGING, GUEST],
+  e2e: [NPM, TPM, TPM_MAKER, PACKAGING, ACME, GUEST],
 }
 
 /** Packages that are unpacked and not installed, and the file that shows that they are. */

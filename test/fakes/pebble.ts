@@ -14,6 +14,8 @@ export interface PebbleOptions {
   readonly nonceReject?: number
   /** Of a hundred authorizations, so many are valid already when the name was verified before. */
   readonly authorizationReuse?: number
+  /** Where it comes to for http-01; absent: a free port. */
+  readonly httpPort?: number
   /** Key identifier and MAC key (base64url) that an account has to be bound by; absent: none. */
   readonly binding?: { readonly kid: string; readonly hmacKey: string }
 }
@@ -37,7 +39,8 @@ export interface Pebble {
 
 export async function startPebble(options: PebbleOptions = {}): Promise<Pebble> {
   const dir = mkdtempSync(join(tmpdir(), "cosmian-vm-pebble-"))
-  const [port, management, httpPort, tlsPort, dnsPort, dnsManagement] = await freePorts(6)
+  const [port, management, freeHttpPort, tlsPort, dnsPort, dnsManagement] = await freePorts(6)
+  const httpPort = options.httpPort ?? freeHttpPort
   const file = (name: string, content: string) => {
     writeFileSync(join(dir, name), content)
     return join(dir, name)

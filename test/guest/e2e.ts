@@ -29,6 +29,7 @@ import {
 } from "./provision.ts"
 import {
   BOOTSTRAP_PORT,
+  HTTP_PORT,
   REDIS_PORT,
   redisGetsItsPassword,
   redisIsAttested,
@@ -90,8 +91,8 @@ const STEPS: readonly Step[] = [
   ["verify against the new snapshot", (s) => verified(s, EXIT.ok)],
   ["the program of before, now in the snapshot, runs again", knownProgramPasses],
   ["redis waits for its password", redisWaits],
-  ["bootstrap brings it, to the verified VM and by its owner only", redisGetsItsPassword],
-  ["redis answers with its password, over the attested key", redisIsAttested],
+  ["bootstrap brings it and a certificate, to the verified VM and by its owner only", redisGetsItsPassword],
+  ["redis answers with its password, over the attested key, with that certificate", redisIsAttested],
   ["the password is nowhere on the disk", secretIsNotOnTheDisk],
   ["redis is stopped, the agent has its former application", redisLeaves],
   ["certtool key: another measurement, another key", ({ guest }) => keysFollowTheMeasurement(guest)],
@@ -204,7 +205,7 @@ async function inGuest(
       ...parts,
       directory: join(directory, "machine"),
       payload: payload.directory,
-      ports: [AGENT_PORT, APPLICATION_PORT, BOOTSTRAP_PORT, REDIS_PORT],
+      ports: [AGENT_PORT, APPLICATION_PORT, BOOTSTRAP_PORT, REDIS_PORT, HTTP_PORT],
     }),
   )
   const interrupted = () => void guest.stop().finally(() => process.exit(1))

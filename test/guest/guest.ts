@@ -154,6 +154,11 @@ export class Guest {
     return port
   }
 
+  /** Lets the guest reach a server on the host's loopback, on the same port of its own, until the next boot. */
+  async offer(port: number): Promise<void> {
+    await mustRun([...this.#ssh(), "-O", "forward", "-R", `127.0.0.1:${port}:127.0.0.1:${port}`])
+  }
+
   /** Runs a shell command as root in the guest, whatever its exit code. 255 is ssh's own failure. */
   async shell(command: string, options: CommandOptions = {}): Promise<CommandResult> {
     return run([...this.#ssh(), command], { timeoutMs: 120_000, ...options })

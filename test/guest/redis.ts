@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { EXIT } from "../../src/errors.ts"
+import { startPebble } from "../fakes/pebble.ts"
 import { run, waitFor } from "./command.ts"
 import type { Guest } from "./guest.ts"
 import { AGENT_PORT } from "./provision.ts"
@@ -9,6 +10,9 @@ import { cli, expectEqual, expectExit, memberOf, type Scene, snapshotFile, trust
 
 export const BOOTSTRAP_PORT = 5557
 export const REDIS_PORT = 6379
+/** Where an authority comes to. */
+export const HTTP_PORT = 80
+const NAME = "redis.example.com"
 const SECRET = Buffer.from(crypto.getRandomValues(new Uint8Array(18))).toString("hex")
 /** Written to the guest's disk on purpose, to show that the search would find something. */
 const CONTROL = Buffer.from(crypto.getRandomValues(new Uint8Array(18))).toString("hex")
@@ -58,8 +62,24 @@ owner_keys = ["${ownerKey}"]
   expectEqual("redis", (await guest.shell("systemctl is-active e2e-redis")).stdout.trim(), "inactive")
 }
 
-/** Through verification, and no other way. */
+/** Through verification, and no other way; with a certificate that the guest gets from an ACME server. */
 export async function redisGetsItsPassword(scene: Scene): Promise<void> {
+  const { guest } = scene
+  const authority = await startPebble({ httpPort: guest.port(HTTP_PORT) })
+  try {
+    await guest.offer(authority.port)
+    await bringPassword(scene, [
+      ...["--acme-domain", NAME, "--acme-directory", authority.directory, "--acme-ca-file", authority.caFile],
+    ])
+  } finally {
+    await authority.stop()
+  }
+  await guest.mustShell(
+    "systemctl is-active cosmian_vm_certtool.timer && systemctl start cosmian_vm_certtool.service && journalctl -u cosmian_vm_certtool | grep 'not due before'",
+  )
+}
+
+async function bringPassword(scene: Scene, order: readonly string[]): Promise<void> {
   const { guest } = scene
   const file = join(scene.directory, "redis.conf")
   writeFileSync(file, CONFIGURATION, { mode: 0o600 })
@@ -70,7 +90,7 @@ export async function redisGetsItsPassword(scene: Scene): Promise<void> {
       BOOTSTRAP_PORT,
     )
   expectExit(await bring(), EXIT.operational)
-  expectExit(await bring("--owner-key", join(scene.directory, "owner.pem")), EXIT.ok)
+  expectExit(await bring("--owner-key", join(scene.directory, "owner.pem"), ...order), EXIT.ok)
   const port = `https://127.0.0.1:${guest.port(BOOTSTRAP_PORT)}/v1/auth/nonce`
   const open = await fetch(port, { tls: { rejectUnauthorized: false } }).then(
     () => true,
@@ -87,6 +107,10 @@ export async function redisIsAttested(scene: Scene): Promise<void> {
     )
   expectEqual("with the password", (await ask(SECRET)).trim(), "OK")
   if (!(await ask("wrong")).includes("NOAUTH")) throw new Error("redis answers without its password")
+  const served = await scene.guest.mustShell(
+    `openssl s_client -connect 127.0.0.1:${REDIS_PORT} < /dev/null | openssl x509 -noout -ext subjectAltName -issuer`,
+  )
+  if (!served.includes(`DNS:${NAME}`) || !served.includes("Pebble")) throw new Error(`redis shows: ${served}`)
   await verified(scene, EXIT.ok, ["--application", `127.0.0.1:${scene.guest.port(REDIS_PORT)}`])
 }
 
