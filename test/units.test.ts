@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseAgentConfig } from "../src/agent/config.ts"
+import { redisUnit } from "./guest/redis-unit.ts"
 
 const UNITS = join(import.meta.dir, "..", "deb/root/usr/lib/systemd/system")
 const EXAMPLE = join(import.meta.dir, "../deb/root/usr/share/doc/cosmian-vm/examples/key-management-server")
@@ -11,10 +12,11 @@ const exampleUnit = readFileSync(join(EXAMPLE, "example-kms.service"), "utf8")
 const units = [
   ...readdirSync(UNITS).map((name) => ({ name, text: readFileSync(join(UNITS, name), "utf8") })),
   { name: "example-kms.service", text: exampleUnit },
+  { name: "e2e-redis.service", text: redisUnit() },
 ]
 
 /** Not installed where the tests run. */
-const PROGRAMS = /\/usr\/sbin\/cosmian_vm\w*|\/usr\/local\/bin\/kms/
+const PROGRAMS = /\/usr\/sbin\/cosmian_vm\w*|\/usr\/local\/bin\/kms|\/usr\/bin\/redis-server/
 
 test("the example's unit gets the values that its configuration names, from where the agent leaves them", () => {
   const text = readFileSync(join(EXAMPLE, "agent.toml"), "utf8")

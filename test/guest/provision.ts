@@ -1,11 +1,12 @@
 /** Turns a bare guest into the VM under test: `/dev/sev-guest`, the .deb, its configuration, an application. */
 import { createHash } from "node:crypto"
-import { copyFileSync, mkdirSync, renameSync, rmSync } from "node:fs"
+import { copyFileSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { buildPackages } from "../../scripts/package.ts"
 import { openSimulatedTee } from "../../src/native/simulated-tee.ts"
 import { mustRun, waitFor } from "./command.ts"
 import { type Guest, PAYLOAD_DEVICE } from "./guest.ts"
+import { redisUnit } from "./redis-unit.ts"
 
 const HERE = import.meta.dir
 const ROOT = join(HERE, "..", "..")
@@ -32,9 +33,10 @@ export async function preparePayload(directory: string): Promise<Payload> {
   const { deb, rpm } = await buildPackages({ target: "linux-x64", output: directory, fast: true })
   renameSync(deb, join(directory, "cosmian_vm.deb"))
   rmSync(rpm)
-  for (const unit of ["cuse-sev-guest.service", "e2e-app.service", "e2e-redis.service"]) {
+  for (const unit of ["cuse-sev-guest.service", "e2e-app.service"]) {
     copyFileSync(join(HERE, unit), join(directory, unit))
   }
+  writeFileSync(join(directory, "e2e-redis.service"), redisUnit())
   await mustRun(
     [
       ...[bun, "build", "--compile", "--minify", "--target=bun"],
