@@ -32,6 +32,8 @@ export interface ConnectOptions extends ConnectionOptions, TrustOptions {
 /** How often a verification that could not be made is tried, and the pause in between. */
 const ATTEMPTS = 3
 const PAUSE_MS = 5000
+/** What one verification may take in all, in the time limit for one answer: a VM that turned does not gain time by slow answers. */
+const VERIFICATION_ANSWERS = 3
 /** What timers of the runtime count, in seconds. */
 const MAX_INTERVAL = 2_000_000
 
@@ -103,10 +105,10 @@ async function watch(tunnel: AttestedTunnel, work: Watch): Promise<number> {
 
 /** What the network does for a moment is no reason to cut; what stays is: a check that cannot be made is no pass. */
 async function verifyPatiently(tunnel: AttestedTunnel, work: Watch): Promise<Verified> {
-  const { options, appraisal, terminal, say, signal } = work
+  const { say, signal } = work
   for (let attempt = 1; ; attempt++) {
     try {
-      return await verifyOnce(options, appraisal, terminal, signal)
+      return await verifyInTime(work)
     } catch (error) {
       const passing = error instanceof CodedError && error.failureClass === "operational" && !signal.aborted
       if (!passing || attempt === ATTEMPTS) {
@@ -119,6 +121,23 @@ async function verifyPatiently(tunnel: AttestedTunnel, work: Watch): Promise<Ver
       say(`[ WARNING ] not verified (${error.message}); trying again; new connections are refused until then`)
       await pause(PAUSE_MS, signal)
     }
+  }
+}
+
+/** @throws AgentError ERR_TIMEOUT where all of it together takes too long. */
+async function verifyInTime({ options, appraisal, terminal, signal }: Watch): Promise<Verified> {
+  const limit = VERIFICATION_ANSWERS * timeoutOf(options.timeout)
+  const late = AbortSignal.timeout(limit)
+  try {
+    return await verifyOnce(options, appraisal, terminal, AbortSignal.any([signal, late]))
+  } catch (cause) {
+    if (!late.aborted || signal.aborted) throw cause
+    throw new AgentError("ERR_TIMEOUT", {
+      at: options.url,
+      expected: `a whole verification within ${limit / 1000} s`,
+      hint: "give more time with --timeout where the network is slow",
+      cause,
+    })
   }
 }
 

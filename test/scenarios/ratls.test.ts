@@ -4,7 +4,7 @@ import { once } from "node:events"
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { connect, type Socket } from "node:net"
 import { join } from "node:path"
-import { createServer, type Server } from "node:tls"
+import { connect as connectTls, createServer, type Server } from "node:tls"
 import { makeSelfSignedCertificate } from "../../src/agent/certificate.ts"
 import { EXIT } from "../../src/errors.ts"
 import { RATLS_OID } from "../../src/formats/ratls/evidence.ts"
@@ -245,6 +245,59 @@ describe("connect", () => {
     const path = join(vm.dir, "wrong.toml")
     writeFileSync(path, `[snp]\nmeasurement = "${"00".repeat(48)}"\n`)
     return path
+  }
+
+  test("a VM that answers drop by drop gains no time: as long as it is not verified, nobody is let in", async () => {
+    const between = await slowRelay()
+    const running = await startConnect([
+      ...["--url", `https://127.0.0.1:${between.port}`, "--allow-insecure-tls", ...trust()],
+      ...["-s", snapshot(), "--target", target(), "--interval", "1", "--timeout", "3"],
+    ])
+    between.slowDown()
+    for (let waited = 0; waited < 20_000 && !running.talk().includes("WARNING"); waited += 50)
+      await Bun.sleep(50)
+    expect(running.talk()).toContain("a whole verification within 9 s")
+    const socket = await dial(running)
+    await new Promise((resolve) => socket.once("close", resolve))
+    running.child.kill("SIGTERM")
+    await running.child.exited
+    between.close()
+  }, 60_000)
+
+  /** Bytes. */
+  const DROP = 256
+
+  /** A relay that has the VM's own key, and hands answers on drop by drop once it is told to. */
+  async function slowRelay() {
+    let slow = false
+    const relay = createServer(agentsKey(vm), (client) => {
+      const agent = connectTls({ host: "127.0.0.1", port: vm.port, rejectUnauthorized: false })
+      client.pipe(agent)
+      client.on("error", () => agent.destroy()).on("close", () => agent.destroy())
+      agent.on("error", () => client.destroy()).on("close", () => client.destroy())
+      agent.on("data", async (data: Buffer) => {
+        agent.pause()
+        // The head of an answer comes at once.
+        const head = slow ? data.indexOf("\r\n\r\n") + 4 : data.length
+        client.write(data.subarray(0, head))
+        for (let at = head; at < data.length && !client.destroyed; at += DROP) {
+          client.write(data.subarray(at, at + DROP))
+          await Bun.sleep(500)
+        }
+        agent.resume()
+      })
+    })
+    relay.listen(0, "127.0.0.1")
+    await once(relay, "listening")
+    const address = relay.address()
+    const port = address === null || typeof address === "string" ? 0 : address.port
+    return {
+      port,
+      slowDown: () => {
+        slow = true
+      },
+      close: () => relay.close(),
+    }
   }
 
   test("an unknown program runs in the VM: the connections are cut, with the exit code of the check", async () => {
