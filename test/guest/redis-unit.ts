@@ -16,8 +16,6 @@ const CHANGES: readonly (readonly [line: string, by: string])[] = [
     "LoadCredential=redis.conf:/var/lib/cosmian_vm/tmp/bootstrap/redis.conf",
   ],
   ["LoadCredential=master.key:/var/lib/cosmian_vm/tmp/bootstrap/master.key\n", ""],
-  ["/var/lib/cosmian_vm/data/certificate/cert.pem", "/var/lib/cosmian_vm/data/cert.pem"],
-  ["/var/lib/cosmian_vm/data/certificate/key.pem", "/var/lib/cosmian_vm/data/key.pem"],
 ]
 
 /** @throws Error where the example has no such line any more. */
