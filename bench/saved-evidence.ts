@@ -76,13 +76,14 @@ function verify(
   return { cpu: Number(resourceUsage.cpuTime.total) / 1000, ms, mib: resourceUsage.maxRSS / 1024 / 1024 }
 }
 
-/** Milliseconds of CPU that a process of the same runtime takes for the two calls alone, its start not counted. */
-function readAndParse(dir: string, name: string): number {
+/** What a process of the same runtime takes for the two calls alone, its start not counted: CPU and wall time in milliseconds. */
+function readAndParse(dir: string, name: string): { readonly cpu: number; readonly ms: number } {
   const path = JSON.stringify(join(dir, `${name}.snapshot`))
-  const work = `const { readFileSync } = require("node:fs"); const start = process.cpuUsage(); JSON.parse(readFileSync(${path}, "utf8")); const { user, system } = process.cpuUsage(start); console.log((user + system) / 1000)`
+  const work = `const { readFileSync } = require("node:fs"); const start = process.cpuUsage(); const since = performance.now(); JSON.parse(readFileSync(${path}, "utf8")); const ms = performance.now() - since; const { user, system } = process.cpuUsage(start); console.log((user + system) / 1000, ms)`
   const { exitCode, stdout } = Bun.spawnSync([process.execPath, "-e", work], { stderr: "inherit" })
   if (exitCode !== 0) throw new Error(`the peer ended with ${exitCode}`)
-  return Number(stdout.toString())
+  const [cpu = Number.NaN, ms = Number.NaN] = stdout.toString().trim().split(" ").map(Number)
+  return { cpu, ms }
 }
 
 export async function run(): Promise<BenchResult[]> {
@@ -92,21 +93,34 @@ export async function run(): Promise<BenchResult[]> {
     // In turns, so that whatever else the machine does falls on both.
     const pairs = Array.from(
       { length: RUNS },
-      () => [verify(dir, "usual").cpu, readAndParse(dir, "usual")] as const,
+      () => [verify(dir, "usual"), readAndParse(dir, "usual")] as const,
     )
-    const ours = median(pairs.map(([ms]) => ms))
-    const peer = median(pairs.map(([, ms]) => ms))
+    const [ours, peer] = [median(pairs.map(([{ ms }]) => ms)), median(pairs.map(([, { ms }]) => ms))]
+    const [oursCpu, peerCpu] = [
+      median(pairs.map(([{ cpu }]) => cpu)),
+      median(pairs.map(([, { cpu }]) => cpu)),
+    ]
+    const name = `verify, ${ENTRIES} entries and a snapshot of ${FILES} files, with process start`
+    const alone = "reading and JSON-parsing the snapshot, without"
     inOwnProcess(dir, "large", LARGEST)
     const large = verify(dir, "large")
     return [
       {
-        name: `verify, ${ENTRIES} entries and a snapshot of ${FILES} files, with process start`,
+        name: `${name}, wall time`,
         value: ours,
-        unit: "ms CPU",
-        peer: { name: "reading and JSON-parsing the snapshot, without", value: peer },
+        unit: "ms",
+        peer: { name: alone, value: peer },
         ratio: ours / peer,
         target: "<= 2 x",
         met: ours <= 2 * peer,
+      },
+      // The compiler's threads count here, beside which the process goes on.
+      {
+        name: `${name}, CPU`,
+        value: oursCpu,
+        unit: "ms CPU",
+        peer: { name: alone, value: peerCpu },
+        ratio: oursCpu / peerCpu,
       },
       { name: `verify, ${LARGEST} entries, wall time`, value: large.ms / 1000, unit: "s" },
       {
